@@ -1,0 +1,1 @@
+"""The processes of Tidemill: the trainer, the scoring workers and the commands around them."""

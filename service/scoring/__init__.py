@@ -1,0 +1,1 @@
+"""The scoring worker: history, top-k, write."""

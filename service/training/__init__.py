@@ -1,0 +1,1 @@
+"""The trainer process: evaluate, learn, publish."""
