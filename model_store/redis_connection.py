@@ -1,0 +1,97 @@
+"""The one door to Redis. Everything that speaks to it (models, lists, histories) does so over a `RedisConnection`."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from model_store.errors import StoreUnavailable
+
+Command = Sequence[str | bytes | int | float]
+"""A command and its arguments, as one would type them."""
+
+
+def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConnection":
+    """A pool of connections to `redis://`, `rediss://` or `unix://`; nothing is opened before the first command.
+
+    timeout: seconds for connecting, and for sending or receiving one command (256 MB take about two over 1 Gbit/s).
+    retries: how often a command is sent again after a broken connection. It may then have been carried out twice: send
+    only what may be repeated.
+    """
+    # typed Any: the library's own types and the stubs that some environments hold disagree about it
+    library: Any = redis.Redis
+    client = library.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, 3.0),
+        socket_keepalive=True,
+        # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+        decode_responses=False,
+        protocol=2,  # one shape of answers with every server from 6.2 on
+    )
+    return RedisConnection(client)
+
+
+class RedisConnection:
+    """Commands in, answers out, as redis-py gives them (bytes, numbers, lists, dicts, None). Safe between threads.
+
+    Whatever goes wrong on the way or at the other end (down, loading, full, read-only, no answer) is StoreUnavailable,
+    so that callers need to know neither redis-py nor its errors.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._scripts: list[Script] = []
+
+    def call(self, *command: str | bytes | int | float) -> Any:
+        """One command. Raises: StoreUnavailable."""
+        return self.pipeline([command])[0]
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Several commands in one round trip, in order, not atomic. Raises: StoreUnavailable if any of them failed."""
+        answers = self._send(commands)
+        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+            # a server that restarted or failed over has forgotten the scripts; the rest may be repeated by contract
+            self._send([("SCRIPT", "LOAD", script.source) for script in self._scripts])
+            answers = self._send(commands)
+        for answer in answers:
+            if isinstance(answer, redis.exceptions.RedisError):
+                raise StoreUnavailable(f"Redis: {answer}") from answer
+        return answers
+
+    def script(self, source: str) -> "Script":
+        """A Lua script that can then be called by its hash."""
+        script = Script(source)
+        self._scripts.append(script)
+        return script
+
+    def close(self) -> None:
+        """Closes the connections; a later command opens new ones."""
+        self.client.close()
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        try:
+            with self.client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(pipe.execute(raise_on_error=False))
+        except redis.exceptions.RedisError as error:
+            raise StoreUnavailable(f"Redis: {error}") from error
+
+
+class Script:
+    """A Lua script: one atomic step. `command` is what to send; the connection loads the source where it is unknown."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
+        return ("EVALSHA", self._sha, len(keys), *keys, *arguments)

@@ -1,0 +1,184 @@
+"""What a version says about itself: its manifest.
+
+A manifest is the unit of truth: the version exists once its manifest does, and everything that was needed to make it is
+named in it (the events by their offsets, and whatever else the update depended on), so that it can be made again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from model_store.errors import DamagedManifest
+
+FORMAT = 1
+
+Kind = Literal["snapshot", "delta"]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Version = Annotated[int, Field(ge=1, lt=2**53)]  # JSON numbers, and scores of a sorted set, are exact up to 2**53
+Checksum = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+
+Range = tuple[str, Count, Count, Count]
+"""Topic, partition, first offset, one past the last offset."""
+
+
+def timestamp(seconds: float) -> str:
+    """Epoch seconds as ISO-8601 in UTC with milliseconds.
+
+    >>> timestamp(0.0015)
+    '1970-01-01T00:00:00.001Z'
+    """
+    whole, ms = divmod(int(seconds * 1000), 1000)
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03d}Z"
+
+
+class _Record(BaseModel):
+    # forbid: a field that is not known may be one that must be obeyed; new fields come with a new format number
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class BlobRef(_Record):
+    """Where a blob lies, how long it is and what it must hash to (SHA-256)."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    bytes: Count
+    checksum: Checksum
+
+
+class KafkaIds(_Record):
+    """Which cluster and topics the offsets belong to: an offset means nothing on another one of the same name."""
+
+    cluster_id: str
+    topics: dict[str, str] = Field(default_factory=dict)
+
+
+class BatchRecord(_Record):
+    """One micro-batch as it was learned: the records it held, in order, and what else the update depended on."""
+
+    ranges: tuple[Range, ...]
+    replay: FiniteFloat | int = 0  # past events learned again beside it
+    skipped: bool = False  # its loss or gradient was not finite: the offsets count, the weights did not change
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("ranges")
+    @classmethod
+    def _forwards(cls, ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+        for topic, partition, start, end in ranges:
+            if end < start:
+                raise ValueError(f"{topic}[{partition}]: the range {start}..{end} runs backwards")
+        return ranges
+
+
+class Manifest(_Record):
+    """A version: what it is made of, and what it was made from. Metrics are finite: leave out what is not."""
+
+    format: Literal[1] = 1
+    version: Version
+    parent: Version | None
+    kind: Kind
+    created_at: Timestamp
+    run_id: str
+    kafka: KafkaIds
+    trained_through: dict[str, dict[str, Count]]  # topic -> partition -> the offset to read next
+    events_trained: Count
+    batches: tuple[BatchRecord, ...] = ()
+    config_digest: str
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
+    blobs: dict[str, BlobRef] = Field(default_factory=dict)
+    signature: str | None = None  # room for an HMAC over the canonical JSON without this field
+
+    @model_validator(mode="after")
+    def _has_a_past(self) -> Self:
+        if self.parent is not None and self.parent >= self.version:
+            raise ValueError(f"version {self.version} has the parent {self.parent}: parents come before")
+        if self.parent is None and self.kind == "delta":
+            raise ValueError(f"version {self.version} is a delta without a parent")
+        datetime.fromisoformat(self.created_at)  # the pattern lets the 31st of February pass
+        return self
+
+    @property
+    def created(self) -> float:
+        """`created_at` as epoch seconds."""
+        return datetime.fromisoformat(self.created_at).timestamp()
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: UTF-8, keys sorted, no blanks; without `signature` where there is none."""
+        fields = self.model_dump(mode="json", exclude={"signature"} if self.signature is None else None)
+        return canonical_json(fields)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """Raises: DamagedManifest, naming the first field that is amiss, or the format where it is another one."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            if (found := _format_of(data)) not in (None, FORMAT):
+                raise DamagedManifest(f"manifest of format {found!r}: this build reads format {FORMAT}") from None
+            raise DamagedManifest(f"manifest: {where}: {first['msg']} ({error.error_count()} errors)") from None
+
+    def summary(self) -> "Summary":
+        """What retention and the version list need."""
+        sums = tuple(sorted({ref.checksum for ref in self.blobs.values()}))
+        return Summary(self.version, self.parent, self.kind, self.created, sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A version in brief, so that thousands can be looked through at once."""
+
+    version: int
+    parent: int | None
+    kind: Kind
+    created: float  # epoch seconds
+    checksums: tuple[str, ...] = ()  # of its blobs, each once
+
+    def to_text(self) -> str:
+        """`kind parent created_ms checksum...`, parent 0 for none."""
+        return " ".join((self.kind, str(self.parent or 0), str(round(self.created * 1000)), *self.checksums))
+
+    @classmethod
+    def from_text(cls, version: int, text: str) -> "Summary":
+        """Raises: DamagedManifest."""
+        words: Sequence[str] = text.split()
+        try:
+            kind, parent, created, *sums = words
+            if kind not in ("snapshot", "delta"):
+                raise ValueError
+            return cls(
+                version,
+                int(parent) or None,
+                "snapshot" if kind == "snapshot" else "delta",
+                int(created) / 1000,
+                tuple(sums),
+            )
+        except ValueError:
+            raise DamagedManifest(f"summary of version {version} cannot be read: {text[:100]!r}", version) from None
+
+
+def canonical_json(value: object) -> bytes:
+    """The one JSON of a value: checksums and signatures need every process to write the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _format_of(data: bytes) -> object:
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return fields.get("format") if isinstance(fields, dict) else None
