@@ -83,6 +83,8 @@ def decode(blobs: Mapping[str, bytes], *, full: bool, want: Want | None = None) 
     never for what a blob claims.
     """
     wanted = want or (lambda _: True)
+    if full and f"{WEIGHTS_GROUP}/0" not in blobs:
+        raise DamagedBlob(f"a snapshot without the blob {WEIGHTS_GROUP}/0")
     tables: dict[str, Rows] = {}
     tensors: dict[str, Array] = {}
     for group in GROUPS:

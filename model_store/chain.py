@@ -1,0 +1,204 @@
+"""From a version back to a snapshot, and forth again: what a reader or a restarted trainer loads.
+
+Everything is verified on the way (size, SHA-256, format, configuration), and whatever is amiss is an error that names
+the version and the blob: a reader then stays on what it has, so that it never serves a mix.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from model_store.codec import checksum, decode
+from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest, InvalidUpdate
+from model_store.store import ModelStore, read_manifest
+from model_store.version import BlobRef, Manifest
+from model_store.weights import TRAINER, State, Update, Want
+
+# parents are mostly one below, so manifests are fetched by the block before it is known which are needed
+_BLOCK = 64
+_LARGEST_BLOCK = 1024
+_BYTES_AT_ONCE = 64 << 20
+
+
+def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Manifest]:
+    """The versions to apply, in order, to come to `want`: from the one after `have`, or else from a snapshot on.
+
+    Raises: BrokenChain, naming the version whose manifest is missing or damaged or of another configuration.
+    """
+    found: dict[int, bytes | None] = {}
+    block = _BLOCK if have is None else max(1, min(want - have + 1, _BLOCK))
+
+    def fetch(version: int) -> bytes | None:
+        nonlocal block
+        if version not in found:
+            numbers = range(version, max(0, version - block), -1)
+            found.update(zip(numbers, store.manifest_bytes(numbers), strict=True))
+            block = min(2 * max(block, _BLOCK), _LARGEST_BLOCK)
+        return found[version]
+
+    chain: list[Manifest] = []
+    version = want
+    while version != have:
+        data = fetch(version)
+        if data is None:
+            raise BrokenChain(f"version {want}: the manifest of version {version} is missing", version)
+        manifest = _read(want, version, data)
+        chain.append(manifest)
+        if manifest.kind == "snapshot":
+            break
+        assert manifest.parent is not None  # a manifest of a delta has one, or it is not read
+        version = manifest.parent
+        before = found.get(version) if version == have else fetch(version)
+        if before is not None and _read(want, version, before).config_digest != manifest.config_digest:
+            raise BrokenChain(
+                f"version {want}: version {manifest.version} is of another configuration than its parent {version}",
+                manifest.version,
+            )
+    return chain[::-1]
+
+
+def updates_between(
+    store: ModelStore, have: int | None, want: int, *, readers: bool = True, names: Want | None = None
+) -> list[tuple[Manifest, Update]]:
+    """What brings a reader from the version it has (None: nothing) to the one it wants, verified as a whole.
+
+    The first update is full where the way leads over a snapshot: then what the reader had counts for nothing.
+    readers: without the blobs under `trainer/`. names: which tables and tensors are wanted. Empty when have == want.
+
+    Raises: BrokenChain, DamagedBlob; both are Damaged and name the version. StoreUnavailable.
+    """
+    return list(_updates(store, manifests_between(store, have, want), readers, names))
+
+
+def load(
+    store: ModelStore,
+    version: int,
+    *,
+    known: tuple[State, int] | None = None,
+    readers: bool = False,
+    names: Want | None = None,
+) -> State:
+    """The whole state of a version, by default with what is for trainers.
+
+    known: a state and its version, which is brought forward in place and returned. Nothing is applied before all was
+    verified; only updates that do not fit each other (BrokenChain) leave it in between, to be thrown away.
+
+    Raises: BrokenChain, DamagedBlob, StoreUnavailable.
+    """
+    if known is None:
+        state, found = State(), _updates(store, manifests_between(store, None, version), readers, names)
+    else:
+        state = known[0]
+        found = iter(updates_between(store, known[1], version, readers=readers, names=names))
+    for manifest, update in found:
+        _apply(state, manifest, update)
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest whole version, and what was passed over: (version, what is wrong with it)."""
+
+    version: int
+    manifest: Manifest
+    state: State
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+
+
+def newest_whole(
+    store: ModelStore, at_most: int | None = None, *, readers: bool = False, names: Want | None = None
+) -> Found | None:
+    """For a cold start: the newest version, at or below `at_most`, whose whole chain is sound; None without any.
+
+    Each damage is met once: versions built on it are passed over, and where a chain breaks in the middle, what was
+    sound up to there is the answer, not loaded anew.
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        parents = {each.version: None if each.kind == "snapshot" else each.parent for each in store.summaries()}
+    except DamagedManifest:
+        parents = dict.fromkeys(store.versions())
+    bad: set[int] = set()
+    skipped: list[tuple[int, str]] = []
+    best: Found | None = None
+    for candidate in sorted(parents, reverse=True):
+        if at_most is not None and candidate > at_most:
+            continue
+        if best is not None and candidate <= best.version:
+            break
+        if _leads_over(candidate, parents, bad):
+            continue
+        state, last, at = State(), None, candidate
+        try:
+            for manifest, update in _updates(store, manifests_between(store, None, candidate), readers, names):
+                at = manifest.version
+                _apply(state, manifest, update)
+                last = manifest
+        except Damaged as error:
+            at = at if error.version is None else error.version
+            bad.add(at)
+            skipped.append((at, str(error)))
+            if last is not None and (best is None or last.version > best.version):
+                best = Found(last.version, last, state, skipped)
+            continue
+        if last is not None:
+            return Found(candidate, last, state, skipped)
+    return best
+
+
+def _read(want: int, version: int, data: bytes) -> Manifest:
+    try:
+        return read_manifest(version, data)
+    except DamagedManifest as error:
+        raise BrokenChain(f"version {want}: {error}", version) from None
+
+
+def _leads_over(version: int | None, parents: dict[int, int | None], bad: set[int]) -> bool:
+    while version is not None and bad:
+        if version in bad:
+            return True
+        version = parents.get(version)
+    return False
+
+
+def _apply(state: State, manifest: Manifest, update: Update) -> None:
+    try:
+        state.apply(update)
+    except InvalidUpdate as error:
+        raise BrokenChain(
+            f"version {manifest.version} does not fit what it is built on: {error}", manifest.version
+        ) from None
+
+
+def _updates(
+    store: ModelStore, manifests: Sequence[Manifest], readers: bool, names: Want | None
+) -> Iterator[tuple[Manifest, Update]]:
+    """The decoded updates in order, fetching so many versions at once as 64 MB of blobs hold."""
+    ahead: list[tuple[Manifest, dict[str, BlobRef]]] = []
+    waiting = 0
+    for place, manifest in enumerate(manifests, 1):
+        refs = {name: ref for name, ref in manifest.blobs.items() if not (readers and name.startswith(TRAINER))}
+        ahead.append((manifest, refs))
+        waiting += sum(ref.bytes for ref in refs.values())
+        if waiting > _BYTES_AT_ONCE or place == len(manifests):
+            blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in refs.values()]))
+            for each, wanted in ahead:
+                yield each, _decoded(each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
+            ahead, waiting = [], 0
+
+
+def _decoded(manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None) -> Update:
+    version = manifest.version
+    whole: dict[str, bytes] = {}
+    for name, (ref, data) in blobs.items():
+        if data is None:
+            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing", version)
+        if len(data) != ref.bytes:
+            raise DamagedBlob(f"version {version}: blob {name} has {len(data)} bytes, not {ref.bytes}", version)
+        if (found := checksum(data)) != ref.checksum:
+            raise DamagedBlob(f"version {version}: blob {name} hashes to {found}, not {ref.checksum}", version)
+        whole[name] = data
+    try:
+        return decode(whole, full=manifest.kind == "snapshot", want=names)
+    except DamagedBlob as error:
+        raise DamagedBlob(f"version {version}: {error}", version) from None
