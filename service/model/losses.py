@@ -1,0 +1,200 @@
+"""Sampled softmax with its gradients, by hand.
+
+The partition function of a context is estimated as
+
+    Z = exp(s_target) + sum_{i in history} exp(s_i) + sum_{j sampled} exp(s_j) / E[times j is drawn]
+
+The target is there with certainty, so it is counted as it is, and only sampled items are corrected for their chance of
+being drawn: Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025, after Bengio & Senecal (2008). The
+items of the user's own history are there with certainty too, because they are what a repeat bonus has to be weighed
+against, and no shared sample would hold them. A sampled item that is the target or in the history counts once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.model.contexts import Contexts
+from service.model.network import (
+    Dense,
+    Entries,
+    bag,
+    by_bucket,
+    by_lag,
+    encode,
+    encode_backward,
+    normalise_backward,
+)
+
+# Contexts at a time through the softmax: 256 x 1,024 logits are 1 MB and stay in a core's cache between the product,
+# the exponential and the two products back (measured: 25 ms at 128 and 1,024 wide, 22 at 256).
+CHUNK = 256
+# exp() of what is above this is cut off: far above any real difference of two logits, far below float32's limit
+MAX_EXPONENT = 60.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Flat lists of what each context is sure to be compared with: its target first, then its history's items."""
+
+    rows: NDArray[np.int64]  # [X]
+    lag: NDArray[np.int64]  # [X] lag of the item in the history; L where the target is not in it
+    owner: NDArray[np.int64]  # [X] ascending
+    offsets: NDArray[np.int64]  # [B + 1]; the target of context b is entry offsets[b]
+
+    @classmethod
+    def of(cls, contexts: Contexts, target: NDArray[np.int64]) -> "Candidates":
+        is_target = contexts.rows == target[contexts.owner]
+        target_lag = np.full(contexts.n, contexts.length)
+        hit = is_target & contexts.newest
+        target_lag[contexts.owner[hit]] = contexts.lag[hit]
+        kept = contexts.newest & ~is_target
+        owner = contexts.owner[kept]
+        counts = 1 + np.bincount(owner, minlength=contexts.n)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        at_target = offsets[:-1]
+        at_kept = np.arange(len(owner)) + owner + 1
+        rows, lag, owners = (np.empty(offsets[-1], np.int64) for _ in range(3))
+        rows[at_target], rows[at_kept] = target, contexts.rows[kept]
+        lag[at_target], lag[at_kept] = target_lag, contexts.lag[kept]
+        owners[at_target], owners[at_kept] = np.arange(contexts.n), owner
+        return cls(rows, lag, owners, offsets)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Items drawn as negatives, each once."""
+
+    rows: NDArray[np.int64]  # [n] unique
+    log_expected: NDArray[np.float32]  # [n] log of how often it was to be drawn, less log of how often it was
+
+
+@dataclass(frozen=True)
+class Gradients:
+    loss: float  # sum over contexts
+    rows: Tensor  # [U, D] at the rows (not at their directions)
+    dense: Dense
+
+
+def sampled_softmax(
+    dense: Dense,
+    unit: Tensor,
+    norm: Tensor,
+    features: Tensor,
+    contexts: Contexts,
+    target: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    sample: Sample,
+    fresh: int,
+) -> Gradients:
+    """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K].
+
+    `weight` [B] is how much each context counts. No history may be empty. The first `fresh` contexts alone teach scale,
+    prior and repeat: a replayed target is weighed here against the popularity of today, which says nothing about how
+    far popularity was to be trusted when it happened, and it has been learned from, which says too much for the network.
+    """
+    device = unit.device
+    b, d = contexts.n, unit.shape[1]
+
+    def put(a: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(a)).to(device)
+
+    entries = Entries.of(contexts, contexts.rows, device)
+    encoded = encode(dense, unit, entries)
+    scale = dense["log_scale"].exp().index_select(0, entries.bucket).unsqueeze(1)  # [B, 1]
+    query = torch.cat([encoded.direction * scale, dense["prior"].index_select(0, entries.bucket)], dim=1)  # [B, D + K]
+    items = torch.cat([unit, features], dim=1)  # [U, D + K]
+
+    sure = Candidates.of(contexts, target)
+    sure_entries = Entries(
+        put(sure.rows), put(sure.lag), put(sure.owner), put(sure.offsets), entries.bucket, entries.first, entries.some
+    )
+    bonus = torch.cat([dense["repeat"], dense["repeat"].new_zeros(1)])  # [L + 1]
+    sure_logit = torch.linalg.vecdot(
+        query.index_select(0, sure_entries.owner), items.index_select(0, sure_entries.rows)
+    ) + bonus.index_select(0, sure_entries.lag)  # [X]
+    target_logit = sure_logit.index_select(0, sure_entries.offsets[:-1])  # [B]
+    sure_exp = (sure_logit - target_logit.index_select(0, sure_entries.owner)).clamp_(max=MAX_EXPONENT).exp_()  # [X]
+    sure_sum = segment_sum(sure_exp, sure_entries, b, contexts.length)  # [B], with the target's own 1
+
+    sampled_rows = put(sample.rows)
+    expected = put(sample.log_expected)
+    # one product gives the logits, corrected and relative to the target's: two more columns on either side
+    sampled = items.index_select(0, sampled_rows)  # [n, D + K]
+    left = torch.cat([query, query.new_ones(b, 1), -target_logit.unsqueeze(1)], dim=1)
+    right = torch.cat([sampled, -expected.unsqueeze(1), sampled.new_ones(len(sampled), 1)], dim=1).T.contiguous()
+
+    column = np.full(len(unit), -1)
+    column[sample.rows] = np.arange(len(sample.rows))
+    once_owner, once_column = _counted_already(column, contexts, target)
+    starts = np.searchsorted(once_owner, np.arange(0, b + CHUNK, CHUNK))
+    once_at = put(once_owner % CHUNK * len(sample.rows) + once_column)
+
+    weights = put(weight)
+    total = torch.empty_like(target_logit)  # [B] Z relative to the target's exponential
+    d_query = torch.empty_like(query)
+    d_sampled = torch.zeros_like(sampled)
+    for i, start in enumerate(range(0, b, CHUNK)):
+        stop = min(start + CHUNK, b)
+        p = torch.mm(left[start:stop], right).clamp_(max=MAX_EXPONENT).exp_()  # [c, n]
+        p.view(-1)[once_at[starts[i] : starts[i + 1]]] = 0
+        z = p.sum(1).add_(sure_sum[start:stop])
+        total[start:stop] = z
+        p.mul_((weights[start:stop] / z).unsqueeze(1))
+        torch.mm(p, sampled, out=d_query[start:stop])
+        d_sampled.addmm_(p.T, query[start:stop])
+    loss = float((weights * total.log()).sum())
+
+    share = weights / total  # [B]
+    d_sure = sure_exp * share.index_select(0, sure_entries.owner)  # [X]
+    d_sure[sure_entries.offsets[:-1]] -= weights
+    d_query += bag(items, sure_entries.rows, sure_entries.offsets, d_sure)
+
+    gradient = dense.like()
+    d_scaled = d_query[:, :d]
+    along = torch.linalg.vecdot(d_scaled, query[:, :d]).unsqueeze(1)  # [B, 1]: scale enters as an exponential
+    grouped = by_bucket(torch.cat([along, d_query[:, d:]], dim=1)[:fresh], entries.bucket[:fresh])
+    gradient["log_scale"].copy_(grouped[:, 0])
+    gradient["prior"].copy_(grouped[:, 1:])
+    of_fresh = d_sure * (sure_entries.owner < fresh)
+    gradient["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
+    d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_scaled * scale, gradient)
+
+    # all that rows are owed, as weighted sums of vectors that belong to contexts: sort by row, sum in one go
+    owed_rows = np.concatenate([sure.rows, contexts.rows, contexts.rows[contexts.offsets[:-1]]])
+    owed_from = np.concatenate([sure.owner, contexts.owner + b, np.arange(2 * b, 3 * b)])
+    owed_weight = torch.cat([d_sure, encoded.weight, d_sure.new_ones(b)])
+    order = stable_order(owed_rows, len(unit))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owed_rows, minlength=len(unit)))])
+    vectors = torch.cat([query[:, :d], d_sums, d_latest])  # [3B, D]
+    d_unit = bag(vectors, put(owed_from[order]), put(offsets), owed_weight[put(order)])
+    d_unit[sampled_rows] += d_sampled[:, :d]  # unique rows: no two writes meet
+    return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient)
+
+
+def segment_sum(value: Tensor, entries: Entries, n: int, length: int) -> Tensor:
+    """[B]: the sum of each context's entries, each of another lag."""
+    dense = value.new_zeros(n * (length + 1))
+    dense[entries.owner * (length + 1) + entries.lag] = value
+    return dense.view(n, length + 1).sum(1)
+
+
+def stable_order(rows: NDArray[np.int64], bound: int) -> NDArray[np.int64]:
+    """The stable argsort of rows in [0, bound)."""
+    if bound <= 1 << 16:  # radix sort: 0.2 ms for 60,000 entries, where the comparing sort takes 3.6
+        return np.argsort(rows.astype(np.uint16), kind="stable")
+    return np.sort((rows << 32) | np.arange(len(rows))) & 0xFFFFFFFF  # a vectorised sort of distinct keys: 2.2 ms
+
+
+def _counted_already(
+    column: NDArray[np.int64], contexts: Contexts, target: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(context, column of the sample) where a sampled item is the context's target or in its history; by context."""
+    owner = np.concatenate([contexts.owner, np.arange(contexts.n)])
+    at = np.concatenate([column[contexts.rows], column[target]])
+    owner, at = owner[at >= 0], at[at >= 0]
+    order = np.argsort(owner, kind="stable")
+    return owner[order], at[order]

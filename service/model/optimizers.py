@@ -1,0 +1,38 @@
+"""Steps: row-wise Adagrad for item rows, AdamW for the dense vector."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def adagrad_rows(rows: Tensor, gradient: Tensor, accumulated: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """New rows [n, D] and accumulators [n]: one number a row, the mean square of its gradients (Duchi et al. 2011;
+    row-wise as in DLRM, Naumov et al. 2019). Adam on rows was measured to be worse, and triples what travels."""
+    accumulated = accumulated + gradient.square().mean(1)
+    return rows - gradient * (rate / (accumulated.sqrt() + 1e-8)).unsqueeze(1), accumulated
+
+
+@dataclass
+class AdamW:
+    """Loshchilov & Hutter (2019), over one vector, with a rate and a decay per element."""
+
+    rate: Tensor  # [P]
+    decay: Tensor  # [P]
+    first: Tensor  # [P]
+    second: Tensor  # [P]
+    steps: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.99  # rather than .999: the stream moves, and there are only thousands of steps
+
+    @classmethod
+    def over(cls, vector: Tensor, rate: Tensor, decay: Tensor) -> "AdamW":
+        return cls(rate, decay, torch.zeros_like(vector), torch.zeros_like(vector))
+
+    def step(self, vector: Tensor, gradient: Tensor) -> None:
+        self.steps += 1
+        self.first.lerp_(gradient, 1 - self.beta1)
+        self.second.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+        mean = self.first / (1 - self.beta1**self.steps)
+        root = (self.second / (1 - self.beta2**self.steps)).sqrt_().add_(1e-8)
+        vector.mul_(1 - self.rate * self.decay).sub_(self.rate * mean / root)

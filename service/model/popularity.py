@@ -1,0 +1,95 @@
+"""Decayed popularity: how often an item was the target lately, at several half-lives.
+
+Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time Decay Model for Streaming
+Systems", ICDE 2009): an event at time t weighs exp(lambda t), which never changes, and the reader divides by
+exp(lambda now). Sums of such weights overflow, so the table keeps their logarithm, in float64: at a billion events and
+a half-life of a thousand, lambda t is 7e5, known to 1e-10. Nothing is written but the rows of the events themselves.
+
+Time is the number of accepted events, not seconds: deterministic, and the same at any replay speed.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_store.weights import Array, Update
+from service.model.contexts import BUCKETS, Contexts
+from service.model.row_table import RowTable
+
+# No item counts for less: it keeps the logarithm finite, and a bound (rather than a sum, which would be smoother)
+# needs neither exp nor log when a million items are scored. One event of five half-lives ago is still told from none.
+FLOOR = 0.02
+
+
+class Popularity:
+    """`table` [N, K]: log of the sum of exp(lambda_k t) over an item's events; -inf where there were none."""
+
+    def __init__(self, half_lives: Sequence[float], weights: Tensor, device: str = "cpu") -> None:
+        """`weights` [BUCKETS, K]: of the logarithms in the logits; learned with the network, see network.py."""
+        self.weights = weights
+        self._scores: Tensor | None = None  # [BUCKETS, C]
+        self.half_lives = np.array(half_lives, dtype=np.float64)  # [K] in events
+        self.rate = math.log(2) / self.half_lives  # [K] lambda
+        self.table = RowTable("item/popularity", (len(half_lives),), torch.float64, fill=-math.inf, device=device)
+
+    @property
+    def tables(self) -> list[RowTable]:
+        return [self.table]
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        return {"popularity/half_life": self.half_lives.copy()}
+
+    def resize(self, size: int) -> None:
+        self.table.resize(size)
+
+    def apply(self, update: Update) -> None:
+        if (changed := update.tables.get(self.table.name)) is not None:
+            self.table.apply(changed)
+        self._scores = None
+
+    def changed(self) -> None:
+        """To be called when the table, the clock or the weights have changed."""
+        self._scores = None
+
+    def add_scores(self, contexts: Contexts, clock: int, scores: Tensor) -> None:
+        """The same for every user of a bucket, hence worked out once a change and not once a user."""
+        if self._scores is None:
+            self._scores = scores.new_zeros(BUCKETS, scores.shape[1])
+            torch.mm(self.weights, self.features(clock).T, out=self._scores[:, : self.table.size])
+        bucket = torch.from_numpy(contexts.bucket).to(scores.device)
+        member = bucket.unsqueeze(1) == torch.arange(BUCKETS, device=scores.device)  # [B, BUCKETS]
+        scores.addmm_(member.to(scores.dtype), self._scores)  # one pass, and exact: one 1.0 a row
+
+    def observe(self, rows: NDArray[np.int64], times: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
+        """Counts events: item row, time on the event clock and weight of each ([n], any order)."""
+        if not len(rows):
+            return
+        unique, inverse = np.unique(rows, return_inverse=True)
+        latest = times.max()
+        # relative to the latest event of the batch, so that exp() stays within (0, 1]
+        age = (latest - times).astype(np.float64)
+        fresh = np.stack(
+            [np.bincount(inverse, weight * np.exp(-rate * age), minlength=len(unique)) for rate in self.rate], axis=1
+        )  # [u, K]
+        index = torch.from_numpy(unique).to(self.table.data.device)
+        added = torch.from_numpy(np.log(fresh) + self.rate * latest).to(self.table.data.device)
+        self.table.data[index] = torch.logaddexp(self.table.data[index], added)
+        self.table.touch(unique)
+
+    def log_counts(self, clock: int, index: Tensor | None = None) -> Tensor:
+        """[n, K] float64: log of the decayed count as of `clock`, -inf for none."""
+        logs = self.table.data[: self.table.size] if index is None else self.table.data.index_select(0, index)
+        return logs - torch.from_numpy(self.rate * clock).to(logs.device)
+
+    def features(self, clock: int, index: Tensor | None = None) -> Tensor:
+        """[n, K] float32: log(max(count, FLOOR)), what the logits use."""
+        return self.log_counts(clock, index).clamp_(min=math.log(FLOOR)).float()
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        self.table.data[torch.from_numpy(rows).to(self.table.data.device)] = -math.inf
+        self.table.touch(rows)

@@ -1,0 +1,202 @@
+"""The model as a whole: items, channels, and the best k of their sum. Readers hold one; the trainer learns in one."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_store.weights import Array, Update
+from service.model.channel import Channel
+from service.model.contexts import Contexts
+from service.model.item_table import ItemTable
+from service.model.network import Dense, Network, Shape
+from service.model.popularity import Popularity
+from service.model.row_table import BLOCK
+
+Index = NDArray[np.int64]
+
+# Added to what must not be listed; far below any logit, and finite, so that no arithmetic makes a NaN of it
+NEVER = -1e9
+# Users at a time: 64 x 43,000 scores are 11 MB and take 6 ms; more at once only use more memory
+USERS_AT_ONCE = 64
+
+
+class Recommender:
+    """Applies updates and answers `top_k`. Not thread-safe: apply and top_k take turns."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.items = ItemTable()
+        self.clock = 0
+        self._network: Network | None = None
+        self._popularity: Popularity | None = None
+        self._closed: Tensor | None = None  # [C] NEVER where an item must not be listed; C >= size, whole blocks
+
+    @classmethod
+    def fresh(cls, shape: Shape, half_lives: Sequence[float], device: str = "cpu") -> "Recommender":
+        """One to learn in: it keeps the item rows themselves, not their directions alone."""
+        self = cls(device)
+        self._network = Network(shape, device, keep_rows=True)
+        self._popularity = Popularity(half_lives, self._network.dense["prior"], device)
+        return self
+
+    @property
+    def network(self) -> Network:
+        if self._network is None:
+            raise RuntimeError("no full update has been applied yet")
+        return self._network
+
+    @property
+    def popularity(self) -> Popularity:
+        if self._popularity is None:
+            raise RuntimeError("no full update has been applied yet")
+        return self._popularity
+
+    @property
+    def channels(self) -> list[Channel]:
+        return [self.popularity, self.network]
+
+    @property
+    def ids(self) -> list[str]:
+        """Row -> id; a free row has the id ""."""
+        return self.items.names.ids
+
+    @property
+    def size(self) -> int:
+        return self.items.size
+
+    @property
+    def history_length(self) -> int:
+        return self.network.shape.history
+
+    def rows_of(self, ids: Sequence[str]) -> Index:
+        """[n] rows, -1 for ids that are not known."""
+        return self.items.rows_of(ids)
+
+    def copy(self) -> "Recommender":
+        """An independent copy."""
+        return copy.deepcopy(self)
+
+    def load(self, full: Update) -> None:
+        if not full.full:
+            raise ValueError("a full update is needed")
+        self.apply(full)
+
+    def apply(self, update: Update) -> None:
+        """Takes over an update, in place; what is for trainers alone is skipped. Costs what the update's rows cost."""
+        if update.full:
+            self._begin(update.tensors)
+        if (ids := update.tables.get("item/id")) is not None:
+            self.items.names.apply(ids)
+        if (listable := update.tables.get("item/listable")) is not None:
+            self.items.listable.apply(listable)
+        self.items.listable.resize(self.size)
+        for channel in self.channels:
+            channel.apply(update)
+        self.resize(self.size)
+        if "clock" in update.tensors:
+            self.clock = int(np.asarray(update.tensors["clock"])[0])
+        self.changed()
+
+    def _begin(self, tensors: Mapping[str, Array]) -> None:
+        self.items = ItemTable()
+        self._network = Network(Dense.shape_of(tensors), self.device, keep_rows=False)
+        half_lives: list[float] = np.asarray(tensors["popularity/half_life"], dtype=np.float64).tolist()
+        self._popularity = Popularity(half_lives, self._network.dense["prior"], self.device)
+
+    def resize(self, size: int) -> None:
+        for channel in self.channels:
+            channel.resize(size)
+
+    def changed(self) -> None:
+        """To be called when rows, parameters, the clock or what may be listed have changed."""
+        self._closed = None
+        self.popularity.changed()
+
+    def scores(self, contexts: Contexts) -> Tensor:
+        """[B, C] the logit of every item, C >= size; NEVER, or near it, where it must not be listed."""
+        if self._closed is None:
+            self._closed = torch.full((-(-self.size // BLOCK) * BLOCK,), NEVER, device=self.device)
+            open_rows = np.flatnonzero(self.items.listable.array[: self.size])
+            self._closed[torch.from_numpy(open_rows).to(self.device)] = 0
+        scores = self._closed.expand(contexts.n, -1).clone()
+        for channel in self.channels:
+            channel.add_scores(contexts, self.clock, scores)
+        return scores
+
+    def top_k(
+        self,
+        history_rows: Index,
+        k: int,
+        *,
+        exclude: NDArray[np.bool_] | None = None,
+        hide: Index | None = None,
+    ) -> tuple[Index, NDArray[np.float32]]:
+        """The k best items of each user, best first: rows [B, k] and scores [B, k]; -1 and 0.0 where there are fewer.
+
+        `history_rows` [B, L']: item rows, most recent last, -1 for padding anywhere. `exclude` [size]: items not to
+        list for anyone. `hide` [B, H]: rows not to list for this user, -1 for padding. Equal scores: lower row first.
+        """
+        length = self.history_length
+        histories = np.asarray(history_rows, dtype=np.int64)[:, -length:]
+        if histories.shape[1] < length:
+            histories = np.pad(histories, ((0, 0), (length - histories.shape[1], 0)), constant_values=-1)
+        n = len(histories)
+        rows = np.full((n, k), -1, dtype=np.int64)
+        values = np.zeros((n, k), dtype=np.float32)
+        excluded = None if exclude is None else torch.from_numpy(np.flatnonzero(exclude)).to(self.device)
+        for start in range(0, n if self.size else 0, USERS_AT_ONCE):
+            part = slice(start, min(start + USERS_AT_ONCE, n))
+            scores = self.scores(Contexts.of(histories[part]))
+            if excluded is not None:
+                scores.index_fill_(1, excluded, NEVER)
+            if hide is not None:
+                owner, column = np.nonzero(hide[part] >= 0)
+                hidden = torch.from_numpy(np.asarray(hide[part], dtype=np.int64)[owner, column]).to(self.device)
+                scores[torch.from_numpy(owner).to(self.device), hidden] = NEVER
+            best_rows, best = best_of(scores, k)
+            rows[part, : best_rows.shape[1]] = best_rows
+            values[part, : best.shape[1]] = best
+        return rows, values
+
+    def trending(self, k: int, *, exclude: NDArray[np.bool_] | None = None) -> tuple[Index, NDArray[np.float32]]:
+        """The list for users of whom nothing is known: what is popular now. Rows [k] and scores [k]."""
+        rows, scores = self.top_k(np.full((1, 1), -1, dtype=np.int64), k, exclude=exclude)
+        return rows[0], scores[0]
+
+
+def best_of(scores: Tensor, k: int) -> tuple[Index, NDArray[np.float32]]:
+    """The k largest of each row of scores [B, C], C a multiple of BLOCK: columns and values; -1 and 0 below NEVER / 2.
+
+    Only the k strips with the largest maxima can hold them: a pass for the maxima costs a tenth of a full selection.
+    """
+    n, c = scores.shape
+    strips = c // BLOCK
+    if strips > 2 * k:
+        strip = scores.view(n, BLOCK, strips).amax(1).topk(k, dim=1).indices  # [B, k]
+        columns = (strip.unsqueeze(1) + torch.arange(BLOCK, device=scores.device).unsqueeze(1) * strips).view(n, -1)
+        values, at = scores.gather(1, columns).topk(k, dim=1)
+        columns = columns.gather(1, at)
+    else:
+        values, columns = scores.topk(min(k, c), dim=1)
+    best = values.cpu().numpy()
+    rows = columns.cpu().numpy()
+    order = np.lexsort((rows, -best), axis=1)
+    best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+    real = best > NEVER / 2
+    return np.where(real, rows, -1), np.where(real, best, np.float32(0))
+
+
+def ranks_of(scores: Tensor, target: Index) -> Index:
+    """[B] how many items come before the target, as in `best_of`; very large where the target must not be listed."""
+    at = torch.from_numpy(target).to(scores.device).unsqueeze(1)
+    mine = scores.gather(1, at)  # [B, 1]
+    ahead = (scores > mine).sum(1)
+    # equal scores are rare: exactly equal directions and counts
+    ahead += ((scores == mine) & (torch.arange(scores.shape[1], device=scores.device) < at)).sum(1)
+    ahead[mine[:, 0] < NEVER / 2] = 1 << 40
+    ranks: Index = ahead.cpu().numpy()
+    return ranks

@@ -1,0 +1,168 @@
+"""A table that grows by rows, and remembers which rows were written since it was last drained.
+
+Publishing costs what was touched and nothing else: as in torchrec's model tracker, whoever writes a row says so.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_store.weights import Rows
+
+Index = NDArray[np.int64]
+
+BLOCK = 32  # capacities are multiples of it, so that a scan may look at whole blocks
+
+
+class Touched:
+    """Which rows were written: a list of arrays, made unique when asked for."""
+
+    COMPACT = 1 << 20  # entries held before they are made unique, which bounds memory when nobody drains
+
+    def __init__(self) -> None:
+        self._parts: list[Index] = []
+        self._held = 0
+        self._after_compaction = 0
+
+    def add(self, rows: Index) -> None:
+        self._parts.append(rows)
+        self._held += len(rows)
+        if self._held > self.COMPACT + 2 * self._after_compaction:
+            unique = self._unique()
+            self._parts, self._held, self._after_compaction = [unique], len(unique), len(unique)
+
+    def take(self) -> Index:
+        unique = self._unique()
+        self._parts, self._held, self._after_compaction = [], 0, 0
+        return unique
+
+    def _unique(self) -> Index:
+        return np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
+
+
+class RowTable:
+    """Rows of one shape and type, on one device. `data` is [capacity, ...]; rows from `size` on hold `fill`."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        *,
+        fill: float = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.fill = fill
+        self.size = 0
+        self.data = torch.full((BLOCK, *shape), fill, dtype=dtype, device=device)
+        self._touched = Touched()
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The same memory as a numpy array [capacity, ...]; only for tables on the CPU."""
+        array: NDArray[Any] = self.data.numpy()
+        return array
+
+    def resize(self, size: int) -> None:
+        """Grows to `size` rows. Capacity doubles, so that growing costs a constant time a row."""
+        if size > len(self.data):
+            capacity = -(-max(size, 2 * len(self.data)) // BLOCK) * BLOCK
+            grown = self.data.new_full((capacity, *self.shape), self.fill)
+            grown[: self.size] = self.data[: self.size]
+            self.data = grown
+        if size > self.size:  # a partial update must give every new row, also one that only holds `fill`
+            self._touched.add(np.arange(self.size, size, dtype=np.int64))
+            self.size = size
+
+    def touch(self, rows: Index) -> None:
+        """Marks rows as written; the caller has written them or is about to."""
+        self._touched.add(rows)
+
+    def drain(self) -> Rows:
+        """A copy of the rows touched since the last drain."""
+        return self._rows(self._touched.take())
+
+    def snapshot(self) -> Rows:
+        return self._rows(np.arange(self.size, dtype=np.int64))
+
+    def _rows(self, index: Index) -> Rows:
+        rows = torch.from_numpy(index).to(self.data.device)
+        return Rows(index, self.data.index_select(0, rows).cpu().numpy(), self.size)
+
+    def apply(self, rows: Rows) -> None:
+        """Writes rows that came from another table of this name."""
+        values = np.asarray(rows.values)
+        self.resize(rows.size)
+        if len(rows.index):
+            index = torch.from_numpy(np.ascontiguousarray(rows.index)).to(self.data.device)
+            self.data[index] = torch.from_numpy(np.array(values)).to(self.data)
+
+    def load(self, values: NDArray[np.generic]) -> None:
+        """Replaces the whole table."""
+        self.size = 0
+        self.resize(len(values))
+        self.data[: len(values)] = torch.from_numpy(np.array(values)).to(self.data)
+        self.data[len(values) :] = self.fill
+        self._touched = Touched()
+
+
+class IdTable:
+    """Ids and their rows, both ways. A free row has the id ""."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ids: list[str] = []
+        self._row: dict[str, int] = {}
+        self._touched = Touched()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows_of(self, ids: Iterable[str]) -> Index:
+        """[n] rows; -1 where an id is not known."""
+        get = self._row.get
+        return np.array([get(i, -1) for i in ids], dtype=np.int64)
+
+    def add(self, ids: Sequence[str], rows: Sequence[int]) -> None:
+        """Gives ids, none of them known yet, to rows: free ones, or the next after the last."""
+        for item, row in zip(ids, rows, strict=True):
+            if row == len(self.ids):
+                self.ids.append(item)
+            else:
+                self.ids[row] = item
+            self._row[item] = row
+        self._touched.add(np.asarray(rows, dtype=np.int64))
+
+    def free(self, rows: Index) -> None:
+        for row in rows.tolist():
+            del self._row[self.ids[row]]
+            self.ids[row] = ""
+        self._touched.add(rows)
+
+    def drain(self) -> Rows:
+        index = self._touched.take()
+        return Rows(index, [self.ids[i] for i in index.tolist()], len(self.ids))
+
+    def snapshot(self) -> Rows:
+        return Rows(np.arange(len(self.ids), dtype=np.int64), list(self.ids), len(self.ids))
+
+    def apply(self, rows: Rows) -> None:
+        values = list(rows.values)
+        self.ids.extend([""] * (rows.size - len(self.ids)))
+        index = rows.index.tolist()
+        for row in index:  # two passes: an id may have moved from one of these rows to another
+            self._row.pop(self.ids[row], None)
+        for row, value in zip(index, values, strict=True):
+            self.ids[row] = str(value)
+            if value:
+                self._row[str(value)] = row
+
+    def load(self, ids: Sequence[str]) -> None:
+        self.ids = list(ids)
+        self._row = {item: row for row, item in enumerate(self.ids) if item}
+        self._touched = Touched()

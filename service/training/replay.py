@@ -1,0 +1,67 @@
+"""Past contexts with their targets, to be learned from again.
+
+One pass over a stream teaches an item too little: four replayed targets a fresh one took the prototype's HR@20 from .42
+to .47. Most draws are from the recent past, whose taste counts, the rest from all that is kept, so that it is not
+forgotten (as ADER's exemplars, Mi, Lin, Faltings, RecSys 2020). Items of a replayed history are dropped at random:
+without it the second look teaches the network little but the histories themselves.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.model.row_table import RowTable
+
+Index = NDArray[np.int64]
+
+
+class Replay:
+    """A ring of contexts. `written` counts all ever written; the latest is at (written - 1) % capacity."""
+
+    def __init__(self, capacity: int, length: int) -> None:
+        self.capacity = capacity
+        self.history = RowTable("trainer/replay/history", (length,), torch.int32, fill=-1)  # [C, L]
+        self.target = RowTable("trainer/replay/target", (), torch.int32, fill=-1)  # [C]
+        self.weight = RowTable("trainer/replay/weight", (), torch.float32)  # [C]
+        self.written = 0
+
+    @property
+    def tables(self) -> list[RowTable]:
+        return [self.history, self.target, self.weight]
+
+    def add(self, history: NDArray[np.int32], target: Index, weight: NDArray[np.float32]) -> None:
+        n = len(target)
+        kept = slice(max(0, n - self.capacity), n)
+        at = (self.written + np.arange(n)[kept]) % self.capacity
+        for table, values in ((self.history, history), (self.target, target), (self.weight, weight)):
+            table.resize(min(self.written + n, self.capacity))
+            table.array[at] = values[kept]
+            table.touch(at)
+        self.written += n
+
+    def draw(
+        self, n: int, rng: np.random.Generator, *, recent: int, recent_share: float, dropout: float
+    ) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
+        """At most n contexts (fewer where rows were expired): histories [m, L], targets [m], weights [m]."""
+        held = min(self.written, self.capacity)
+        if not held or not n:
+            empty = np.empty((0, *self.history.shape), np.int32)
+            return empty, np.empty(0, np.int64), np.empty(0, np.float32)
+        reach = np.where(rng.random(n) < recent_share, min(recent, held), held)
+        age = 1 + (rng.random(n) * reach).astype(np.int64)
+        at = (self.written - age) % self.capacity
+        history = self.history.array[at].astype(np.int32)
+        dropped = np.where(rng.random(history.shape, dtype=np.float32) < dropout, np.int32(-1), history)
+        bare = ~(dropped >= 0).any(1)
+        dropped[bare] = history[bare]
+        target = self.target.array[at].astype(np.int64)
+        usable = (target >= 0) & (dropped >= 0).any(1)
+        return dropped[usable], target[usable], self.weight.array[at][usable].astype(np.float32)
+
+    def forget_items(self, expired: NDArray[np.bool_]) -> None:
+        """Contexts lose items whose rows were taken back; without a target they are not drawn. `expired` [N]."""
+        for table in (self.history, self.target):
+            rows = table.array[: table.size]
+            gone = (rows >= 0) & expired[rows]
+            rows[gone] = -1
+            table.touch(np.flatnonzero(gone.any(1) if gone.ndim == 2 else gone))

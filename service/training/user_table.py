@@ -1,0 +1,144 @@
+"""What the trainer keeps of each user: the latest items, the latest event keys, how many events.
+
+Both are rings, stored flat with one row a slot: an event touches one slot of each, so a delta carries 12 bytes of them
+an event, not a whole history. Slot j of user u is row u * width + j.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.model.row_table import IdTable, RowTable
+
+Index = NDArray[np.int64]
+
+# Redeliveries are recognised among this many of a user's latest events; the contract promises 50
+KEYS = 64
+
+
+class UserTable:
+    def __init__(self, length: int) -> None:
+        self.length = length  # L
+        self.names = IdTable("trainer/user/id")
+        self.history = RowTable("trainer/user/history", (), torch.int32, fill=-1)  # [U * L] item rows, -1: none
+        self.keys = RowTable("trainer/user/event_key", (), torch.int64)  # [U * KEYS]; 0: none
+        self.counts = RowTable("trainer/user/count", (3,), torch.int64)  # [U, 3] events, of them targets, last clock
+        self._free: list[int] = []
+
+    @property
+    def tables(self) -> list[RowTable]:
+        return [self.history, self.keys, self.counts]
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+    def rows_of(self, ids: Sequence[str], *, limit: int | None) -> Index:
+        """A row for each of these distinct users; new ones get an empty one, from those absent longest if need be."""
+        rows = self.names.rows_of(ids)
+        new = np.flatnonzero(rows < 0)
+        if not len(new):
+            return rows
+        if limit is not None and (excess := self.size - len(self._free) + len(new) - limit) > 0:
+            self._expire(max(excess, limit // 16), keep=rows[rows >= 0])
+        reused, self._free = self._free[: len(new)], self._free[len(new) :]
+        given = reused + list(range(self.size, self.size + len(new) - len(reused)))
+        self.names.add([ids[i] for i in new.tolist()], given)
+        self._resize()
+        rows[new] = given
+        return rows
+
+    def _resize(self) -> None:
+        for table, width in ((self.history, self.length), (self.keys, KEYS), (self.counts, 1)):
+            table.resize(self.size * width)
+
+    def _expire(self, n: int, keep: Index) -> None:
+        last = self.counts.array[: self.size, 2].astype(np.int64)
+        last[keep] = np.iinfo(np.int64).max
+        last[self._free] = np.iinfo(np.int64).max
+        candidates = np.flatnonzero(last < np.iinfo(np.int64).max)
+        rows = np.sort(candidates[np.argsort(last[candidates], kind="stable")[:n]])
+        self.names.free(rows)
+        for table, width in ((self.history, self.length), (self.keys, KEYS), (self.counts, 1)):
+            slots = (rows[:, None] * width + np.arange(width)).ravel()
+            table.array[slots] = table.fill
+            table.touch(slots)
+        self._free = sorted(self._free + rows.tolist())
+
+    def restored(self) -> None:
+        self._free = [row for row, user in enumerate(self.names.ids) if not user]
+
+    def duplicates(self, user: Index, key: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[n] which events this user has sent before, among the latest KEYS, or earlier in this batch."""
+        known = self.keys.array[: self.size * KEYS].reshape(-1, KEYS)[user]  # [n, KEYS]
+        duplicate: NDArray[np.bool_] = (known == key[:, None]).any(1)
+        order = np.lexsort((key, user))  # stable: of equal ones the first stays
+        again = (user[order][1:] == user[order][:-1]) & (key[order][1:] == key[order][:-1])
+        duplicate[order[1:][again]] = True
+        return duplicate
+
+    def histories(self, user: Index, item: Index) -> NDArray[np.int32]:
+        """[n, L] what each event's user had done before it, most recent last; earlier events of the batch count.
+
+        `user` [n] and `item` [n] are the batch's events that go into histories, in order.
+        """
+        length = self.length
+        distinct, inverse = np.unique(user, return_inverse=True)
+        targets = self.counts.array[distinct, 1].astype(np.int64)  # [u]
+        slots = distinct[:, None] * length + (targets[:, None] + np.arange(length)) % length  # oldest first
+        stored = self.history.array[slots]  # [u, L]
+        # per user: the stored L, then the new ones; event r of a user sees the L before it
+        new = np.bincount(inverse, minlength=len(distinct))
+        starts = np.cumsum(new) - new + np.arange(len(distinct)) * length
+        flat = np.empty(len(user) + stored.size, np.int32)
+        flat[(starts[:, None] + np.arange(length)).ravel()] = stored.ravel()
+        order = np.argsort(inverse, kind="stable")
+        rank = rank_within(inverse, order)
+        position = starts[inverse] + rank
+        flat[position + length] = item
+        windows = np.lib.stride_tricks.sliding_window_view(flat, length)
+        histories: NDArray[np.int32] = windows[position]
+        return histories
+
+    def append_items(self, user: Index, item: Index) -> None:
+        """Events that go into histories, in order."""
+        targets = self.counts.array[:, 1]
+        self._append(self.history, self.length, user, item, targets)
+
+    def append_keys(self, user: Index, key: NDArray[np.int64], clock: int) -> None:
+        """Accepted events, in order; counts them."""
+        self._append(self.keys, KEYS, user, key, self.counts.array[:, 0])
+        self.counts.array[user, 2] = clock
+
+    def _append(self, table: RowTable, width: int, user: Index, value: Index, counts: NDArray[np.int64]) -> None:
+        if not len(user):
+            return
+        order = np.argsort(user, kind="stable")
+        rank = rank_within(user, order)
+        many = np.bincount(user, minlength=int(user.max()) + 1)
+        kept = rank >= many[user] - width  # more would write a slot twice
+        slots = (user * width + (counts[user] + rank) % width)[kept]
+        table.array[slots] = value[kept]
+        table.touch(slots)
+        distinct = np.flatnonzero(many)
+        counts[distinct] += many[distinct]
+        self.counts.touch(distinct)
+
+    def forget_items(self, expired: NDArray[np.bool_]) -> None:
+        """Histories lose items whose rows were taken back. `expired` [N]."""
+        history = self.history.array[: self.history.size]
+        gone = np.flatnonzero((history >= 0) & expired[history])
+        history[gone] = -1
+        self.history.touch(gone)
+
+
+def rank_within(group: Index, order: Index) -> Index:
+    """[n] how many earlier entries are of the same group; `order` is the stable argsort of `group`."""
+    ordered = group[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else order
+    within = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.concatenate([starts, [len(ordered)]])))
+    rank = np.empty(len(ordered), np.int64)
+    rank[order] = within
+    return rank
