@@ -1,0 +1,156 @@
+"""Records in, accepted events and rejects out: a whole batch at a time, each record parsed by itself.
+
+Records are never joined into one JSON array: one whose bytes hold `},{` would then count as two.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pydantic import ValidationError
+
+from consumers.events import DEFAULT_EVENT_WEIGHTS, FUTURE_TOLERANCE_MS, TYPES_WITHOUT_ITEM, Interaction, Item
+from consumers.micro_batch import ItemChange
+from consumers.records import Record
+
+_MAX_MESSAGE_CHARS = 400
+_MAX_ERRORS_TOLD = 3
+
+# Of a huge title only this much travels on: batches stay small, and no text encoder reads more.
+_MAX_TITLE_CHARS = 1000
+_MAX_CATEGORY_CHARS = 256
+
+
+class Reason(StrEnum):
+    """Why a record was rejected: `error.code` of a dead letter and the label `reason` of the metric. A closed set."""
+
+    NULL_VALUE = "null_value"  # a record of `events` without a value
+    NOT_JSON = "not_json"  # not one JSON text: random bytes, bad UTF-8, lone surrogates, NaN, nested too deeply
+    NOT_AN_OBJECT = "not_an_object"  # JSON, but not an object
+    MISSING_FIELD = "missing_field"  # a required field is not there
+    INVALID_FIELD = "invalid_field"  # a field's type, length or range
+    UNKNOWN_TYPE = "unknown_type"  # an event type that is not configured
+    TS_IN_FUTURE = "ts_in_future"  # further ahead of the reader's clock than is tolerated
+    INVALID_KEY = "invalid_key"  # a deletion on `items` whose key is not an item id
+    KEY_MISMATCH = "key_mismatch"  # an item whose key is not its item_id
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that does not fit, and why: `code` for machines, `message` for people."""
+
+    record: Record
+    code: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRules:
+    """What counts as known. `event_types` maps each accepted type to its weight; its order numbers the types."""
+
+    event_types: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS))
+    items_topic: str = "items"  # records of every other topic are events
+    future_tolerance_ms: int = FUTURE_TOLERANCE_MS
+
+
+Outcome = Interaction | ItemChange | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A batch of records and what became of each."""
+
+    records: Sequence[Record]
+    outcomes: Sequence[Outcome]  # as many as records, in their order
+
+    @property
+    def events(self) -> list[Interaction]:
+        return [o for o in self.outcomes if isinstance(o, Interaction)]
+
+    @property
+    def rejects(self) -> list[Reject]:
+        return [o for o in self.outcomes if isinstance(o, Reject)]
+
+
+def decode(records: Sequence[Record], rules: DecodeRules, now_ms: int) -> Decoded:
+    """Say of each record what it is: an event, a change of the catalogue, or a reject.
+
+    `now_ms` is the reader's clock, epoch milliseconds. Never raises, whatever the bytes.
+    """
+    types, items_topic = rules.event_types, rules.items_topic
+    latest_ts = now_ms + rules.future_tolerance_ms
+    # The validator itself: `model_validate_json` would add a Python call to every record.
+    validate = Interaction.__pydantic_validator__.validate_json
+    outcomes: list[Outcome] = []
+    keep = outcomes.append
+    for record in records:
+        value = record.value
+        if record.topic == items_topic:
+            keep(_decode_item(record))
+        elif value is None:
+            keep(Reject(record, Reason.NULL_VALUE, "an event needs a value"))
+        else:
+            try:
+                event: Interaction = validate(value)
+            except ValidationError as error:
+                keep(_reject_invalid(record, error))
+                continue
+            if event.type not in types:
+                keep(Reject(record, Reason.UNKNOWN_TYPE, f"type {_shown(event.type)} is not configured"))
+            elif event.item_id is None and event.type not in TYPES_WITHOUT_ITEM:
+                keep(Reject(record, Reason.MISSING_FIELD, f"item_id: required for type {_shown(event.type)}"))
+            elif event.ts > latest_ts:
+                ahead = (event.ts - now_ms) / 3_600_000
+                keep(Reject(record, Reason.TS_IN_FUTURE, f"ts: {event.ts} ms is {ahead:.1f} h ahead of the clock"))
+            else:
+                keep(event)
+    return Decoded(records, outcomes)
+
+
+def _decode_item(record: Record) -> ItemChange | Reject:
+    """A catalogue record. The key rules: compaction and deletion go by it, so an item under another key is refused."""
+    if record.value is None:
+        return _decode_deletion(record)
+    try:
+        item = Item.__pydantic_validator__.validate_json(record.value)
+    except ValidationError as error:
+        return _reject_invalid(record, error)
+    if record.key != item.item_id.encode():
+        return Reject(record, Reason.KEY_MISMATCH, f"the key is not the item_id {_shown(item.item_id)}")
+    return ItemChange(
+        item.item_id,
+        available=item.available,
+        title=item.title[:_MAX_TITLE_CHARS],
+        category=(item.category or "")[:_MAX_CATEGORY_CHARS],
+    )
+
+
+def _decode_deletion(record: Record) -> ItemChange | Reject:
+    try:
+        item_id = (record.key or b"").decode()
+    except UnicodeDecodeError:
+        return Reject(record, Reason.INVALID_KEY, "the key of the deletion is not UTF-8")
+    if not 1 <= len(item_id) <= 256:
+        return Reject(record, Reason.INVALID_KEY, "the key of the deletion is not an id of 1 to 256 characters")
+    return ItemChange(item_id, deleted=True)
+
+
+_CODES = {"json_invalid": Reason.NOT_JSON, "model_type": Reason.NOT_AN_OBJECT, "missing": Reason.MISSING_FIELD}
+
+
+def _reject_invalid(record: Record, error: ValidationError) -> Reject:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    code = _CODES.get(problems[0]["type"], Reason.INVALID_FIELD)
+    told = "; ".join(_told(p["loc"], p["msg"]) for p in problems[:_MAX_ERRORS_TOLD])
+    if len(problems) > _MAX_ERRORS_TOLD:
+        told += f"; and {len(problems) - _MAX_ERRORS_TOLD} more"
+    return Reject(record, code, told[:_MAX_MESSAGE_CHARS])
+
+
+def _told(where: Iterable[int | str], what: str) -> str:
+    place = ".".join(str(part)[:40] for part in where)
+    return f"{place}: {what}" if place else what
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")

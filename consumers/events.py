@@ -1,0 +1,109 @@
+"""The contract's two kinds of record as pydantic models: strict, and bounded so that nothing surprising gets further.
+
+Strict means that nothing is converted: a number in a string, a bool as a number, a float as a time are refused. Every
+string that passes is encodable as UTF-8 (lone surrogates are refused), every number is finite and, where it is an
+integer, fits 64 bits. Of duplicate JSON keys the last one counts, as in Python, JavaScript and Go; unknown fields are
+ignored, so that a producer may add some.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+DEFAULT_EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {
+        "view": 1.0,
+        "click": 1.0,
+        "add_to_cart": 2.0,
+        "purchase": 3.0,
+        "like": 2.0,
+        "dislike": -1.0,
+        "rating": 1.0,
+        "search": 0.0,
+    }
+)
+"""The contract's known event types and how much each counts; settings may change the weights or add types."""
+
+TYPES_WITHOUT_ITEM = frozenset({"search"})
+
+MS_PER_DAY = 86_400_000
+FUTURE_TOLERANCE_MS = MS_PER_DAY
+"""How far ahead of the reader's clock an event's `ts` may be; more is a sender's clock error."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_EARLIEST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+_INT64_MAX = 2**63 - 1
+
+
+def iso_to_epoch_ms(text: str) -> int:
+    """Epoch milliseconds (rounded down) of an ISO-8601 date and time with an offset.
+
+    Raises ValueError for anything else: without an offset the moment would be a guess.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("the time carries no offset")
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+class _EpochMs:
+    """Integer epoch milliseconds, or ISO-8601 with an offset, which becomes the former.
+
+    pydantic's own datetime is not used: it takes numbers, also in strings, and guesses their unit by their size.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.union_schema(
+            [
+                core_schema.int_schema(strict=True, ge=_EARLIEST_MS, le=_INT64_MAX),
+                core_schema.no_info_after_validator_function(
+                    iso_to_epoch_ms, core_schema.str_schema(strict=True, max_length=64)
+                ),
+            ],
+            mode="left_to_right",
+            custom_error_type="epoch_ms",
+            custom_error_message="must be integer epoch milliseconds, or ISO-8601 with an offset",
+        )
+
+
+EpochMs = Annotated[int, _EpochMs]
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=_INT64_MAX)]
+Scalar = str | bool | Int64 | float | None
+
+
+class Interaction(BaseModel):
+    """One record of `events`: what a user did, and when."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
+
+    user_id: Id
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    ts: EpochMs  # when it happened, epoch milliseconds
+    item_id: Id | None = None
+    event_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    value: float | None = None  # rating, quantity, price or dwell seconds
+    session_id: str | None = None
+    query: str | None = None
+    context: dict[str, Scalar] | None = None
+
+
+class Item(BaseModel):
+    """One record of `items`: what can be recommended."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
+
+    item_id: Id
+    title: str
+    description: str | None = None
+    category: str | None = None
+    tags: list[str] | None = None
+    price: float | None = None
+    available: bool = True
+    ts: EpochMs | None = None

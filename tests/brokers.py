@@ -1,0 +1,157 @@
+"""Kafka for tests: librdkafka's mock cluster in a child process, and a real broker where there is one.
+
+The real one is started by a script `broker DIR PORT [key=value ...]`: `../shared/kafka/broker` from the project's root,
+or the path in TIDEMILL_TEST_KAFKA_BROKER. Where there is none, its tests say so and are skipped.
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SCRIPT = Path(os.environ.get("TIDEMILL_TEST_KAFKA_BROKER") or _ROOT.parent / "shared" / "kafka" / "broker")
+_names = itertools.count()
+
+# A child: in this process its threads would go on after the tests. It ends when its standard input does.
+_MOCK_CLUSTER = """
+import sys
+from confluent_kafka import Producer
+cluster = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1, "log_level": 0})
+brokers = cluster.list_topics(timeout=10).brokers.values()
+print(",".join(f"{b.host}:{b.port}" for b in brokers), flush=True)
+sys.stdin.read()
+"""
+
+
+def unique_topic(name: str) -> str:
+    """A topic name that no other test uses, so that tests may share a broker."""
+    return f"{name}-{os.getpid()}-{next(_names)}"
+
+
+@functools.cache
+def mock_cluster() -> str:
+    """Bootstrap servers of a mock cluster that lives as long as the tests."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _MOCK_CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+
+    @atexit.register
+    def stop() -> None:
+        child.communicate(timeout=10)
+
+    return child.stdout.readline().strip()
+
+
+class RealBroker:
+    """A broker of its own directory and port, which may be killed and started again."""
+
+    def __init__(self, *settings: str) -> None:
+        self.directory = tempfile.mkdtemp(prefix="tidemill-kafka-")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.remove)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [str(_SCRIPT), self.directory, str(self.port), *self._settings]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                admin.list_topics(timeout=1)
+                return
+            except KafkaException:
+                assert time.monotonic() < deadline, "the broker does not answer"
+                assert self._process.poll() is None, "the broker ended"
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def new_real_broker(*settings: str) -> RealBroker:
+    """A started broker for one test alone; skips the test where there is none."""
+    if not _SCRIPT.exists():
+        pytest.skip(f"no real broker: {_SCRIPT} is not there (TIDEMILL_TEST_KAFKA_BROKER)")
+    broker = RealBroker(*settings)
+    broker.start()
+    return broker
+
+
+@functools.cache
+def _shared_real_broker() -> RealBroker:
+    return new_real_broker()
+
+
+def real_broker() -> str:
+    """Bootstrap servers of a real broker that lives as long as the tests; skips the test where there is none."""
+    return _shared_real_broker().bootstrap
+
+
+@functools.cache
+def _producer(bootstrap: str) -> Producer:
+    return Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, "log_level": 0, "partitioner": "murmur2_random"})
+
+
+def create_topic(bootstrap: str, topic: str, partitions: int = 4, **config: str) -> None:
+    """Create a topic and wait until the broker knows its partitions. The mock cluster makes four, on first use."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    if (admin.list_topics(timeout=10).cluster_id or "").startswith("mockCluster"):
+        assert partitions == 4, "the mock cluster gives every topic four partitions"
+        producer = _producer(bootstrap)
+        # Asked for by a producer, a topic is made; nothing is written.
+        while not producer.list_topics(topic, timeout=10).topics[topic].partitions:
+            time.sleep(0.05)
+        return
+    admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result()
+    while len(admin.list_topics(topic, timeout=10).topics[topic].partitions) < partitions:
+        time.sleep(0.05)
+
+
+def produce(
+    bootstrap: str,
+    topic: str,
+    value: bytes | None,
+    *,
+    key: bytes | None = None,
+    partition: int = -1,
+    headers: list[tuple[str, str | bytes | None]] | None = None,
+) -> None:
+    """Begin to write a record; `flush` waits for it."""
+    producer = _producer(bootstrap)
+    while True:
+        with contextlib.suppress(BufferError):
+            producer.produce(topic, value, key, partition, headers=headers)
+            return
+        producer.poll(0.05)
+
+
+def flush(bootstrap: str) -> None:
+    assert _producer(bootstrap).flush(60) == 0
