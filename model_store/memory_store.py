@@ -112,6 +112,7 @@ class MemoryStore(ModelStore):
         return self._pinned
 
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
+        self._keys.alias(alias)  # raises for what is no name
         with self._lock:
             if lease is not None:
                 self._must_hold(lease)

@@ -102,7 +102,7 @@ class ModelStore(Protocol):
         With a lease it is the trainer's own promotion: it leaves a pinned champion where it is and returns False.
         Without one it is an operator's, and neither pins nor unpins. Already there is True, and not logged again.
 
-        Raises: LeaseLost, NoSuchVersion.
+        Raises: LeaseLost, NoSuchVersion; ValueError for a name that is no alias.
         """
         ...
 

@@ -1,0 +1,309 @@
+"""Loading versions: over gaps, damage and branches, always whole or not at all."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from model_store.chain import Found, load, manifests_between, newest_whole, updates_between
+from model_store.codec import encode
+from model_store.errors import BrokenChain, Damaged, DamagedBlob
+from model_store.lease import Lease
+from model_store.memory_store import MemoryStore
+from model_store.version import BlobRef
+from model_store.weights import State, Update
+from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
+
+
+class CountingStore(MemoryStore):
+    """How many round trips, and what they asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manifest_trips: list[int] = []
+        self.blob_trips: list[int] = []
+
+    def manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        self.manifest_trips.append(len(versions))
+        return super().manifest_bytes(versions)
+
+    def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        self.blob_trips.append(len(refs))
+        return super().get_blobs(refs)
+
+
+def shelf(kinds: str, store: MemoryStore | None = None) -> tuple[MemoryStore, Lease, dict[int, list[Update]]]:
+    """Versions 1, 2, ..., `s` a snapshot, `d` a delta, and the updates that make each."""
+    store = store or MemoryStore()
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    updates: dict[int, list[Update]] = {0: []}
+    for version, kind in enumerate(kinds, 1):
+        update = small(version, full=kind == "s")
+        updates[version] = [update] if kind == "s" else [*updates[version - 1], update]
+        publish(store, lease, version, version - 1 or None, update)
+    return store, lease, updates
+
+
+def damage(store: MemoryStore, version: int, name: str = "weights/0") -> None:
+    """Flips one bit in the middle of a blob."""
+    ref = store.manifest(version).blobs[name]
+    raw = bytearray(store.get_blob(ref) or b"")
+    raw[len(raw) // 2] ^= 1
+    store.tamper(blob=(ref.key, bytes(raw)))
+
+
+def test_a_reader_is_led_by_the_shortest_way() -> None:
+    store, _, _ = shelf("sddsdd")
+    for have, want, way in [
+        (None, 6, [4, 5, 6]),
+        (None, 3, [1, 2, 3]),
+        (None, 4, [4]),
+        (5, 6, [6]),
+        (4, 6, [5, 6]),
+        (3, 6, [4, 5, 6]),
+        (1, 6, [4, 5, 6]),
+        (1, 3, [2, 3]),
+        (6, 6, []),
+        (6, 3, [1, 2, 3]),  # a rollback
+        (6, 5, [4, 5]),
+    ]:
+        found = updates_between(store, have, want)
+        assert [each.version for each, _ in found] == way
+        assert [update.full for _, update in found] == ["sddsdd"[version - 1] == "s" for version in way]
+
+
+@pytest.mark.parametrize("readers", [True, False])
+def test_every_version_from_every_other(readers: bool) -> None:
+    store, _, updates = shelf("sddsd")
+
+    def state(version: int) -> State:
+        whole = state_of(updates[version]).snapshot((lambda name: not name.startswith("trainer/")) if readers else None)
+        return state_of([whole])
+
+    for want in range(1, 6):
+        expected = state(want).snapshot()
+        assert_same(load(store, want, readers=readers).snapshot(), expected)
+        for have in range(1, 6):
+            assert_same(load(store, want, known=(state(have), have), readers=readers).snapshot(), expected)
+
+
+def test_readers_do_not_fetch_what_is_for_trainers() -> None:
+    store = CountingStore()
+    shelf("sd", store)
+    updates_between(store, None, 2, readers=True)
+    updates_between(store, None, 2, readers=False)
+    assert store.blob_trips == [2, 4]
+
+
+def test_only_the_wanted_names() -> None:
+    store, _, _ = shelf("sd")
+    state = load(store, 2, names=lambda name: name == "item/row")
+    assert list(state.tables) == ["item/row"]
+    assert state.tensors == []
+
+
+def test_round_trips() -> None:
+    store = CountingStore()
+    shelf("s" + "d" * 299, store)
+    store.manifest_trips.clear()
+    load(store, 300)
+    assert store.manifest_trips == [64, 128, 108]
+    assert store.blob_trips == [600]
+    store.manifest_trips.clear()
+    updates_between(store, 298, 300)
+    assert store.manifest_trips == [3]
+
+
+def test_branches() -> None:
+    """A trainer that came back with an older version goes on from there; readers on the lost branch find the way."""
+    store, lease, updates = shelf("sdd")
+    publish(store, lease, 4, 2, small(40, full=False))
+    publish(store, lease, 5, 4, small(50, full=False))
+    expected = state_of([*updates[2], small(40, full=False), small(50, full=False)]).snapshot()
+    assert [each.version for each in manifests_between(store, 3, 5)] == [1, 2, 4, 5]
+    assert [each.version for each in manifests_between(store, 2, 5)] == [4, 5]
+    assert_same(load(store, 5).snapshot(), expected)
+    assert_same(load(store, 5, known=(state_of(updates[3]), 3)).snapshot(), expected)
+
+
+@pytest.mark.parametrize("readers", [True, False])
+@pytest.mark.parametrize("have", [None, 1])
+def test_a_missing_manifest(have: int | None, readers: bool) -> None:
+    store, _, _ = shelf("sddd")
+    store.tamper(manifest=(3, None))
+    with pytest.raises(BrokenChain, match="version 4: the manifest of version 3 is missing") as raised:
+        updates_between(store, have, 4, readers=readers)
+    assert raised.value.version == 3
+
+
+def test_a_version_that_is_not_there() -> None:
+    store, _, _ = shelf("s")
+    with pytest.raises(BrokenChain, match="version 1007: the manifest of version 1007 is missing"):
+        updates_between(store, 1, 1007)
+
+
+def test_a_damaged_manifest() -> None:
+    store, _, _ = shelf("sdd")
+    store.tamper(manifest=(2, b"{"))
+    with pytest.raises(BrokenChain, match=r"version 3: version 2: manifest") as raised:
+        load(store, 3)
+    assert raised.value.version == 2
+
+
+def test_a_damaged_manifest_that_is_not_on_the_way_is_no_matter() -> None:
+    store, _, _ = shelf("sdsd")
+    store.tamper(manifest=(2, b"{"))
+    load(store, 4)
+
+
+@pytest.mark.parametrize("have", [None, 1, 2])
+def test_another_configuration(have: int | None) -> None:
+    store, lease, _ = shelf("sd")
+    publish(store, lease, 3, 2, small(3, full=False), digest="other")
+    with pytest.raises(BrokenChain, match="version 3 is of another configuration than its parent 2") as raised:
+        updates_between(store, have, 3)
+    assert raised.value.version == 3
+    publish(store, lease, 4, 3, small(4), digest="third")  # a snapshot begins anew
+    load(store, 4)
+
+
+@pytest.mark.parametrize("name", ["weights/0", "trainer/0"])
+def test_damaged_blobs(name: str) -> None:
+    store, _, _ = shelf("sdd")
+    ref = store.manifest(2).blobs[name]
+    data = store.get_blob(ref)
+    assert data is not None
+    for tampered, why in [
+        (None, f"blob {name} .* is missing"),
+        (data[:-1], f"blob {name} has {len(data) - 1} bytes, not {len(data)}"),
+        (data[:-1] + bytes([data[-1] ^ 1]), f"blob {name} hashes to"),
+    ]:
+        store.tamper(blob=(ref.key, tampered))
+        with pytest.raises(DamagedBlob, match=f"version 2: {why}") as raised:
+            load(store, 3)
+        assert raised.value.version == 2
+        if name == "trainer/0":
+            load(store, 3, readers=True)
+        with pytest.raises(DamagedBlob):
+            load(store, 3, known=(load(store, 1), 1))
+
+
+def test_a_blob_that_is_what_it_says_and_still_wrong() -> None:
+    """Whoever can write a manifest can write its checksums too."""
+    store, lease, _ = shelf("s")
+    refs = store.put_blobs({"weights/0": b"not safetensors at all"})
+    store.publish(manifest(2, 1, blobs=refs), lease)
+    with pytest.raises(DamagedBlob, match="version 2: weights/0: a header of"):
+        load(store, 2)
+    refs = store.put_blobs(encode(small(full=False)))
+    store.publish(manifest(3, 1, kind="snapshot", blobs=refs), lease)
+    with pytest.raises(DamagedBlob, match="version 3: weights/0: full and partial"):
+        load(store, 3)
+
+
+def test_a_ghost_that_points_at_nothing() -> None:
+    store, _, _ = shelf("sd")
+    nowhere = {"key": "tidemill:blob:" + "0" * 64, "bytes": 10, "checksum": "0" * 64}
+    ghost = json.loads(store.manifest(2).to_json()) | {"version": 1002, "parent": 2, "blobs": {"x": nowhere}}
+    store.tamper(manifest=(1002, json.dumps(ghost).encode()))
+    with pytest.raises(DamagedBlob, match="version 1002: blob x"):
+        updates_between(store, 2, 1002)
+
+
+def test_a_delta_that_does_not_fit() -> None:
+    store, lease, _ = shelf("s")
+    publish(store, lease, 2, 1, small(2, full=False, rows=9))
+    with pytest.raises(BrokenChain, match=r"version 2 does not fit what it is built on: .* a gap") as raised:
+        load(store, 2)
+    assert raised.value.version == 2
+
+
+def test_a_known_state_is_not_touched_by_damage() -> None:
+    store, _, updates = shelf("sddd")
+    damage(store, 4)
+    state = state_of(updates[1])
+    with pytest.raises(Damaged):
+        load(store, 4, known=(state, 1))
+    assert_same(state.snapshot(), state_of(updates[1]).snapshot())
+
+
+# -- the newest whole version ----------------------------------------------------------------------------------------
+
+
+def sound(found: Found | None, version: int, updates: dict[int, list[Update]]) -> list[int]:
+    """Checks that `version` was found with its very weights; returns what was skipped."""
+    assert found is not None
+    assert (found.version, found.manifest.version) == (version, version)
+    assert_same(found.state.snapshot(), state_of(updates[version]).snapshot())
+    return [skipped for skipped, _ in found.skipped]
+
+
+def test_the_newest_whole_is_mostly_the_newest() -> None:
+    store, _, updates = shelf("sddsd")
+    assert sound(newest_whole(store), 5, updates) == []
+    assert sound(newest_whole(store, 3), 3, updates) == []
+    assert newest_whole(store, 0) is None
+    assert newest_whole(MemoryStore()) is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "damaged", "version", "skipped"),
+    [
+        ("sddsdd", [6], 5, [6]),
+        ("sddsdd", [5], 4, [5]),
+        ("sddsdd", [4], 3, [4]),
+        ("sddsdd", [4, 2], 1, [4, 2]),
+        ("sddsdd", [5, 6], 4, [5]),
+        ("sddsdd", [1], 6, []),
+        ("sssss", [5, 4], 3, [5, 4]),
+    ],
+)
+def test_damage_is_passed_over_and_reported(kinds: str, damaged: list[int], version: int, skipped: list[int]) -> None:
+    store, _, updates = shelf(kinds)
+    for each in damaged:
+        damage(store, each)
+    found = newest_whole(store)
+    assert sound(found, version, updates) == skipped
+    assert found is not None
+    assert all("hashes to" in why for _, why in found.skipped)
+
+
+def test_nothing_is_whole() -> None:
+    store, _, _ = shelf("sdd")
+    damage(store, 1)
+    assert newest_whole(store) is None
+
+
+def test_missing_manifests_are_passed_over_too() -> None:
+    store, _, updates = shelf("sdddd")
+    store.tamper(manifest=(4, None))
+    found = newest_whole(store)
+    assert sound(found, 3, updates) == [4]
+
+
+def test_damage_for_trainers_only_does_not_keep_readers_back() -> None:
+    store, _, updates = shelf("sdd")
+    damage(store, 3, "trainer/0")
+    assert sound(newest_whole(store), 2, updates) == [3]
+    found = newest_whole(store, readers=True)
+    assert found is not None
+    assert (found.version, found.skipped) == (3, [])
+
+
+def test_a_younger_branch_beside_the_damage() -> None:
+    store, lease, updates = shelf("sddd")
+    publish(store, lease, 5, 2, small(50, full=False))  # beside 3 and 4
+    publish(store, lease, 6, 4, small(60, full=False))
+    updates[5] = [*updates[2], small(50, full=False)]
+    damage(store, 3)
+    assert sound(newest_whole(store), 5, updates) == [3]
+
+
+def test_a_long_chain_with_its_damage_early_is_read_once() -> None:
+    store = CountingStore()
+    _, _, updates = shelf("s" + "d" * 150, store)
+    damage(store, 50)
+    store.blob_trips.clear()
+    assert sound(newest_whole(store), 49, updates) == [50]
+    assert len(store.blob_trips) == 1
