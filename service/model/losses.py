@@ -94,7 +94,7 @@ def sampled_softmax(
 
     `weight` [B] is how much each context counts. No history may be empty. The first `fresh` contexts alone teach scale,
     prior and repeat: a replayed target is weighed here against the popularity of today, which says nothing about how
-    far popularity was to be trusted when it happened, and it has been learned from, which says too much for the network.
+    far popularity was to be trusted when it happened, and it has been learned from, which flatters the network.
     """
     device = unit.device
     b, d = contexts.n, unit.shape[1]

@@ -132,13 +132,13 @@ class Encoded:
 
 def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
     """Directions [n, D] and lengths [n, 1]."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(EPSILON)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(EPSILON)
     return x / norm, norm
 
 
 def normalise_backward(gradient: Tensor, direction: Tensor, norm: Tensor) -> Tensor:
     """The gradient at x, from that at x / |x|: what is along the direction changes nothing."""
-    along = torch.linalg.vecdot(gradient, direction).unsqueeze(1)
+    along: Tensor = torch.linalg.vecdot(gradient, direction).unsqueeze(1)
     return (gradient - direction * along) / norm
 
 

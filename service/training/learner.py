@@ -119,6 +119,7 @@ class Learner:
         self.replay = Replay(config.replay_capacity, config.history)
         self.negatives = NegativeSampler(config.negatives)
         self.adagrad = RowTable("trainer/item/adagrad", (), torch.float32, device=config.device)
+        self.evaluate_sample = config.evaluate_sample  # may be changed at any time: it has no part in learning
         self.steps = 0
         self._initialise_dense()
         self.optimizer = self._optimizer()
@@ -208,9 +209,10 @@ class Learner:
         weight = np.asarray(self.config.event_weights, dtype=np.float64)[batch.type]
         # who and what was known before each event: by the stream, wherever a batch happens to begin
         user_known = (self.users.counts.array[user, 0] > 0) | seen_earlier(user, accepted)
-        item_known = known_before[batch.item] | seen_earlier(batch.item, accepted)
+        on_record = np.append(known_before, False)  # the last place answers for item -1
+        item_known = on_record[batch.item] | seen_earlier(batch.item, accepted)
         chosen = accepted & (weight > 0) & (batch.item >= 0)
-        item = item_rows[batch.item[chosen]] if len(item_rows) else np.empty(0, np.int64)
+        item = item_rows[batch.item[chosen]]
         events = _Events(
             user=user[chosen],
             item=item,
@@ -278,11 +280,10 @@ class Learner:
         """Ranks a sample of the events whose user and item are known, before anything is learned from them."""
         eligible = np.flatnonzero(events.user_known & events.item_known)
         sums = RankSums()
-        if self.config.evaluate_sample is not None:
-            # at most two million scores a batch: half a millisecond beside a step of forty
-            most = min(self.config.evaluate_sample, max(1, (1 << 21) // max(1, self.items.size)))
-            stride = -(-len(eligible) // most) if most and self.config.evaluate_sample else len(eligible) + 1
-            eligible = eligible[::stride]
+        if self.evaluate_sample is not None:
+            # at most two million scores a batch: two milliseconds beside a step of forty
+            most = min(self.evaluate_sample, max(1, (1 << 21) // max(1, self.items.size)))
+            eligible = eligible[:: max(1, -(-len(eligible) // most))] if most else eligible[:0]
         self.recommender.changed()
         for start in range(0, len(eligible), USERS_AT_ONCE):
             part = eligible[start : start + USERS_AT_ONCE]

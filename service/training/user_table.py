@@ -85,6 +85,8 @@ class UserTable:
         `user` [n] and `item` [n] are the batch's events that go into histories, in order.
         """
         length = self.length
+        if not len(user):
+            return np.empty((0, length), np.int32)
         distinct, inverse = np.unique(user, return_inverse=True)
         targets = self.counts.array[distinct, 1].astype(np.int64)  # [u]
         slots = distinct[:, None] * length + (targets[:, None] + np.arange(length)) % length  # oldest first

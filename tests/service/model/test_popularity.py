@@ -1,0 +1,44 @@
+import math
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.model.contexts import BUCKETS
+from service.model.popularity import FLOOR, Popularity
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40), st.floats(0.1, 3)), max_size=60),
+    batch=st.integers(1, 20),
+    start=st.sampled_from([0, 10**9]),
+)
+def test_forward_decay_is_decay(events: list[tuple[int, int, float]], batch: int, start: int) -> None:
+    half_lives = (3.0, 50.0)
+    popularity = Popularity(half_lives, torch.ones(BUCKETS, 2))
+    popularity.resize(6)
+    ordered = sorted(events, key=lambda e: e[1])
+    for i in range(0, len(ordered), batch):
+        rows, times, weights = (np.array(c) for c in zip(*ordered[i : i + batch], strict=True))
+        popularity.observe(rows, times + start, weights.astype(np.float64))
+    now = start + 50
+    for item in range(6):
+        for k, half_life in enumerate(half_lives):
+            naive = sum(w * 0.5 ** ((now - start - t) / half_life) for i, t, w in ordered if i == item)
+            log = float(popularity.log_counts(now)[item, k])
+            if naive:
+                assert abs(log - math.log(naive)) < 1e-4 if start else abs(log - math.log(naive)) < 1e-9
+            else:
+                assert log == -math.inf
+            assert math.isclose(
+                float(popularity.features(now)[item, k]), math.log(max(naive, FLOOR)), rel_tol=1e-4, abs_tol=1e-4
+            )
+
+
+def test_only_the_rows_of_events_are_touched() -> None:
+    popularity = Popularity((10.0,), torch.ones(BUCKETS, 1))
+    popularity.resize(1000)
+    popularity.table.drain()
+    popularity.observe(np.array([3, 7, 3]), np.array([0, 1, 2]), np.ones(3))
+    assert popularity.table.drain().index.tolist() == [3, 7]
