@@ -117,16 +117,16 @@ def measure(connection: RedisConnection, items: int, users: int, times: int) -> 
     line("apply it", lambda: state.apply(delta), times)
     line("encode a snapshot", lambda: encode(state.snapshot()), 3)
     for name, store in (("memory", MemoryStore()), ("Redis", RedisStore(connection))):
-        publisher = Publisher(store)
-        publisher.publish(base)
-        line(f"publish a delta and go live, {name}", lambda: publisher.publish(delta), times)
-        last = publisher.version
-        line(f"a reader's update, {name}", lambda: updates_between(store, last - 1, last), times)
-        line(
-            f"a reader's cold start over {times // 2} deltas, {name}",
-            lambda: load(store, 1 + times // 2, readers=True),
-            3,
-        )
+        measure_store(name, store, base, delta, times)
+
+
+def measure_store(name: str, store: ModelStore, base: Update, delta: Update, times: int) -> None:
+    publisher = Publisher(store)
+    publisher.publish(base)
+    line(f"publish a delta and go live, {name}", lambda: publisher.publish(delta), times)
+    last, half = publisher.version, times // 2
+    line(f"a reader's update, {name}", lambda: updates_between(store, last - 1, last), times)
+    line(f"a reader's cold start over {half} deltas, {name}", lambda: load(store, 1 + half, readers=True), 3)
 
 
 def line(what: str, work: Callable[[], object], times: int) -> None:

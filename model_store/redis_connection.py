@@ -60,6 +60,9 @@ class RedisConnection:
             self._send([("SCRIPT", "LOAD", script.source) for script in self._scripts])
             answers = self._send(commands)
         for answer in answers:
+            if isinstance(answer, redis.exceptions.ReadOnlyError):
+                # the primary has become a replica: look its name up anew, the next connection may lead to the new one
+                self.client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(answer, redis.exceptions.RedisError):
                 raise StoreUnavailable(f"Redis: {answer}") from answer
         return answers
