@@ -162,7 +162,9 @@ def _redis_info(port: int) -> bytes:
 
 
 def _why(child: Child) -> str:
-    status = child.poll()
+    deadline = time.monotonic() + 1.0
+    while (status := child.poll()) is None and time.monotonic() < deadline:
+        time.sleep(0.01)  # it has closed its output, and is about to end
     said = child.tail(1)
     ended = f"no answer within {START_SECONDS:.0f} s" if status is None else describe(status)
     return f"{ended}, {said[0]}" if said else ended
