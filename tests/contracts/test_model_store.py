@@ -154,7 +154,7 @@ def test_a_published_version_is_there_and_not_live(shelf: Shelf) -> None:
     assert store.live() == 1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(updates=histories())
 def test_what_is_loaded_is_what_was_published(connection: RedisConnection, updates: list[Update]) -> None:
     for shelf in (memory(), in_redis(connection)):

@@ -146,6 +146,21 @@ def test_dropping_goes_on_after_a_crash_amid_it(
     assert all(each != -1 for each in left(connection, refs))
 
 
+def test_what_came_back_after_a_crash_amid_dropping_is_kept(
+    store: RedisStore, connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = store.acquire("one", 30)
+    assert lease is not None
+    publish(store, lease, 1, None, small(1))
+    publish(store, lease, 2, None, small(2))
+    with monkeypatch.context() as crash:
+        crash.setattr(store, "_drop_blobs", lambda: None)
+        store.delete([1])
+    refs = publish(store, lease, 3, None, small(1)).blobs
+    store.delete([])
+    assert left(connection, refs) == {-1}
+
+
 def test_putting_a_damaged_blob_again_mends_it(store: RedisStore, connection: RedisConnection) -> None:
     lease = store.acquire("one", 30)
     assert lease is not None
