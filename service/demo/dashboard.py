@@ -139,6 +139,15 @@ def _panel(content: RenderableType, title: str, style: str = "blue") -> Panel:
     return Panel(content, title=f"[bold]{title}[/]", title_align="left", border_style=style, box=box.ROUNDED)
 
 
+def _beside(*panels: Panel, ratios: Sequence[int] = ()) -> Layout:
+    """Panels side by side, all as high as the place they get."""
+    row = Layout()
+    row.split_row(
+        *(Layout(panel, ratio=ratio) for panel, ratio in zip(panels, ratios or [1] * len(panels), strict=True))
+    )
+    return row
+
+
 def _header(view: View) -> RenderableType:
     addresses = Table.grid(expand=True, padding=(0, 2))
     addresses.add_column(ratio=1, no_wrap=True)
@@ -175,33 +184,29 @@ def _figures(view: View) -> RenderableType:
     stream = _pairs(
         [
             ("published", rate(view.published_rate) if view.traffic is not None else ABSENT, ""),
-            ("learned", rate(figures.learned_rate), sparkline(view.rates, 7)),
-            ("learned in all", count(figures.events_learned), ""),
-            ("lag", count(figures.lag), "events"),
-            ("scorers' lag", count(figures.scorer_lag), "events"),
+            ("learned", rate(figures.learned_rate), sparkline(view.rates, 6)),
+            ("in all", count(figures.events_learned), ""),
+            ("lag", count(figures.lag), ""),
+            ("scorers' lag", count(figures.scorer_lag), ""),
         ]
     )
     model = _pairs(
         [
             ("version", count(figures.live_version), ""),
             ("age", seconds(figures.version_age), ""),
-            ("recall@20", share(figures.recall), sparkline(view.recalls, 7)),
+            ("recall@20", share(figures.recall), sparkline(view.recalls, 6)),
             ("NDCG@20", share(figures.ndcg), ""),
-            ("rejected", count(figures.rejected), "events"),
+            ("rejected", count(figures.rejected), ""),
         ]
     )
     freshness = Table.grid(expand=True, padding=(0, 1))
-    freshness.add_column(style="dim")
+    freshness.add_column(style="dim", no_wrap=True)
     freshness.add_column(justify="right", style="bold", no_wrap=True)
     freshness.add_column(justify="right", style="bold", no_wrap=True)
     freshness.add_row("", Text("p50", "dim"), Text("p99", "dim"))
-    for name, stage in (("in the list", figures.history), ("learned from", figures.learned)):
+    for name, stage in (("history", figures.history), ("learned", figures.learned)):
         freshness.add_row(name, seconds(stage.p50), seconds(stage.p99))
-    table = Table.grid(expand=True)
-    for _ in range(3):
-        table.add_column(ratio=1)
-    table.add_row(_panel(stream, "Stream"), _panel(model, "Model"), _panel(freshness, "Freshness, last 30 s"))
-    return table
+    return _beside(_panel(stream, "Stream"), _panel(model, "Model"), _panel(freshness, "Freshness, last 30 s"))
 
 
 def _state(state: str) -> Text:
@@ -254,12 +259,10 @@ def _shopper(view: View) -> RenderableType:
         )
     if not shopper.items:
         listed.add_row("", Text("no list yet", "dim"), "")
-    title = f"Recommended now (version {count(shopper.model_version)}, {count(shopper.events_seen)} events seen)"
-    table = Table.grid(expand=True)
-    table.add_column(ratio=9)
-    table.add_column(ratio=11)
-    table.add_row(_panel(did, f"{shopper.user_id} did", "green"), _panel(listed, title, "green"))
-    return table
+    title = "Recommended now"
+    if shopper.items is not None:
+        title += f" (version {count(shopper.model_version)}, {count(shopper.events_seen)} events seen)"
+    return _beside(_panel(did, f"{shopper.user_id} did", "green"), _panel(listed, title, "green"), ratios=(9, 11))
 
 
 def _how(view: View) -> RenderableType:

@@ -1,8 +1,8 @@
 """Stands in for the trainer or a scorer in tests of `tidemill up`: answers /metrics and /health, writes to Redis.
 
-    python standin.py NAME [--die-after SECONDS] [--deaf] [--status N] [--grandchild] [--lists]
+    python standin.py NAME [--die-after SECONDS] [--deaf] [--status N] [--grandchild] [--lists] [--stuck]
 
-The figures are made up, but grow as real ones do. `--deaf` ignores SIGTERM.
+The figures are made up, but grow as real ones do. `--deaf` ignores SIGTERM; `--stuck` learns from nothing.
 """
 
 import json
@@ -99,7 +99,9 @@ def main(arguments: list[str]) -> None:
                         "version": version,
                         "created_at": datetime.now(UTC).isoformat(),
                         "events_trained": version * 60,
-                        "trained_through": {"events": {str(n): 10**9 for n in range(4)}},
+                        "trained_through": {
+                            "events": {str(n): 0 if "--stuck" in arguments else 10**9 for n in range(4)}
+                        },
                     }
                 ),
             )

@@ -180,6 +180,22 @@ def test_a_file_is_replayed_and_its_bad_lines_are_told(up: list[Running], tmp_pa
     assert running.errors[0].startswith("e.jsonl, line 301: not JSON")
 
 
+@pytest.mark.slow
+def test_the_embedded_kafka_is_not_given_more_than_it_keeps(up: list[Running], tmp_path: Path) -> None:
+    events = tmp_path / "e.jsonl"
+    events.write_text(
+        "".join(
+            f'{{"user_id":"u{n}","item_id":"i1","type":"click","ts":1,"query":"{"x" * 300}"}}\n' for n in range(90_000)
+        )
+    )
+    source = program(trainer="--stuck", demo=True, events=events, rate=1e6, seconds=8.0)
+    running = start(up, tmp_path, source)
+    running.until_children(2)
+    assert running.wait(40) == 0
+    published = int(re.findall(r"^published ([\d,]+) events", running.text, re.MULTILINE)[0].replace(",", ""))
+    assert 20_000 < published < 45_000  # 10 MB of them
+
+
 def test_a_killed_scorer_is_started_again(up: list[Running], tmp_path: Path) -> None:
     running = start(up, tmp_path, program())
     first = running.until_children(2)
