@@ -24,6 +24,7 @@ from service.model.network import (
     bag,
     by_bucket,
     by_lag,
+    dots,
     encode,
     encode_backward,
     normalise_backward,
@@ -105,27 +106,35 @@ def sampled_softmax(
     entries = Entries.of(contexts, contexts.rows, device)
     encoded = encode(dense, unit, entries)
     scale = dense["log_scale"].exp().index_select(0, entries.bucket).unsqueeze(1)  # [B, 1]
-    query = torch.cat([encoded.direction * scale, dense["prior"].index_select(0, entries.bucket)], dim=1)  # [B, D + K]
-    items = torch.cat([unit, features], dim=1)  # [U, D + K]
-
+    pull = encoded.direction * scale  # [B, D]
+    prior = dense["prior"].index_select(0, entries.bucket)  # [B, K]
     sure = Candidates.of(contexts, target)
     sure_entries = Entries(
         put(sure.rows), put(sure.lag), put(sure.owner), put(sure.offsets), entries.bucket, entries.first, entries.some
     )
     bonus = torch.cat([dense["repeat"], dense["repeat"].new_zeros(1)])  # [L + 1]
-    sure_logit = torch.linalg.vecdot(
-        query.index_select(0, sure_entries.owner), items.index_select(0, sure_entries.rows)
-    ) + bonus.index_select(0, sure_entries.lag)  # [X]
+    sure_features = features.index_select(0, sure_entries.rows)  # [X, K]
+    sure_logit = dots(pull, unit, sure_entries)  # [X]
+    sure_logit += (prior.index_select(0, sure_entries.owner) * sure_features).sum(1)
+    sure_logit += bonus.index_select(0, sure_entries.lag)
     target_logit = sure_logit.index_select(0, sure_entries.offsets[:-1])  # [B]
     sure_exp = (sure_logit - target_logit.index_select(0, sure_entries.owner)).clamp_(max=MAX_EXPONENT).exp_()  # [X]
     sure_sum = segment_sum(sure_exp, sure_entries, b, contexts.length)  # [B], with the target's own 1
 
     sampled_rows = put(sample.rows)
-    expected = put(sample.log_expected)
-    # one product gives the logits, corrected and relative to the target's: two more columns on either side
-    sampled = items.index_select(0, sampled_rows)  # [n, D + K]
-    left = torch.cat([query, query.new_ones(b, 1), -target_logit.unsqueeze(1)], dim=1)
-    right = torch.cat([sampled, -expected.unsqueeze(1), sampled.new_ones(len(sampled), 1)], dim=1).T.contiguous()
+    # one product gives the logits, corrected and relative to the target's, by two more columns on either side; the
+    # width is made a multiple of four, since a product of odd width takes half as long again
+    n, k = len(sample.rows), features.shape[1]
+    width = -(-(d + k + 2) // 4) * 4
+    left = torch.cat(
+        [pull, prior, pull.new_ones(b, 1), -target_logit.unsqueeze(1), pull.new_zeros(b, width - d - k - 2)], 1
+    )
+    right = pull.new_zeros(n, width)
+    right[:, :d] = unit.index_select(0, sampled_rows)
+    right[:, d : d + k] = features.index_select(0, sampled_rows)
+    right[:, d + k] = -put(sample.log_expected)
+    right[:, d + k + 1] = 1
+    right_columns = right.T.contiguous()
 
     column = np.full(len(unit), -1)
     column[sample.rows] = np.arange(len(sample.rows))
@@ -135,33 +144,33 @@ def sampled_softmax(
 
     weights = put(weight)
     total = torch.empty_like(target_logit)  # [B] Z relative to the target's exponential
-    d_query = torch.empty_like(query)
-    d_sampled = torch.zeros_like(sampled)
+    d_left = torch.empty_like(left)
+    d_sampled = pull.new_zeros(d, n)
     for i, start in enumerate(range(0, b, CHUNK)):
         stop = min(start + CHUNK, b)
-        p = torch.mm(left[start:stop], right).clamp_(max=MAX_EXPONENT).exp_()  # [c, n]
+        p = torch.mm(left[start:stop], right_columns).clamp_(max=MAX_EXPONENT).exp_()  # [c, n]
         p.view(-1)[once_at[starts[i] : starts[i + 1]]] = 0
         z = p.sum(1).add_(sure_sum[start:stop])
         total[start:stop] = z
         p.mul_((weights[start:stop] / z).unsqueeze(1))
-        torch.mm(p, sampled, out=d_query[start:stop])
-        d_sampled.addmm_(p.T, query[start:stop])
+        torch.mm(p, right, out=d_left[start:stop])
+        d_sampled.addmm_(pull[start:stop].T, p)
     loss = float((weights * total.log()).sum())
 
     share = weights / total  # [B]
     d_sure = sure_exp * share.index_select(0, sure_entries.owner)  # [X]
     d_sure[sure_entries.offsets[:-1]] -= weights
-    d_query += bag(items, sure_entries.rows, sure_entries.offsets, d_sure)
+    d_pull = d_left[:, :d] + bag(unit, sure_entries.rows, sure_entries.offsets, d_sure)  # [B, D]
+    d_prior = d_left[:, d : d + k] + bag(features, sure_entries.rows, sure_entries.offsets, d_sure)  # [B, K]
 
     gradient = dense.like()
-    d_scaled = d_query[:, :d]
-    along = torch.linalg.vecdot(d_scaled, query[:, :d]).unsqueeze(1)  # [B, 1]: scale enters as an exponential
-    grouped = by_bucket(torch.cat([along, d_query[:, d:]], dim=1)[:fresh], entries.bucket[:fresh])
+    along = torch.linalg.vecdot(d_pull, pull).unsqueeze(1)  # [B, 1]: scale enters as an exponential
+    grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:fresh], entries.bucket[:fresh])
     gradient["log_scale"].copy_(grouped[:, 0])
     gradient["prior"].copy_(grouped[:, 1:])
     of_fresh = d_sure * (sure_entries.owner < fresh)
     gradient["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
-    d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_scaled * scale, gradient)
+    d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_pull * scale, gradient)
 
     # all that rows are owed, as weighted sums of vectors that belong to contexts: sort by row, sum in one go
     owed_rows = np.concatenate([sure.rows, contexts.rows, contexts.rows[contexts.offsets[:-1]]])
@@ -169,9 +178,9 @@ def sampled_softmax(
     owed_weight = torch.cat([d_sure, encoded.weight, d_sure.new_ones(b)])
     order = stable_order(owed_rows, len(unit))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owed_rows, minlength=len(unit)))])
-    vectors = torch.cat([query[:, :d], d_sums, d_latest])  # [3B, D]
+    vectors = torch.cat([pull, d_sums, d_latest])  # [3B, D]
     d_unit = bag(vectors, put(owed_from[order]), put(offsets), owed_weight[put(order)])
-    d_unit[sampled_rows] += d_sampled[:, :d]  # unique rows: no two writes meet
+    d_unit[sampled_rows] += d_sampled.T  # unique rows: no two writes meet
     return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient)
 
 

@@ -176,9 +176,7 @@ def encode_backward(
     d_mean = d_out + d_joined[:, :d]
     d_sums = normalise_backward(d_mean, encoded.joined[:, :d], encoded.sum_norm)
     # a lag's weight: how much its entries agree with the gradient at their sum
-    agreement = torch.linalg.vecdot(
-        unit_rows.index_select(0, entries.rows), d_sums.index_select(0, entries.owner)
-    )  # [E]
+    agreement = dots(d_sums, unit_rows, entries)  # [E]
     into["lag_weight"].add_(by_lag(agreement * encoded.weight, entries, len(d_out), len(into["lag_weight"])))
     return d_sums, d_joined[:, d:]
 
@@ -187,6 +185,18 @@ def bag(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor
     """[B, D]: weighted sums of table rows; bag b takes the entries offsets[b] to offsets[b + 1]."""
     sums: Tensor = embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True)
     return sums
+
+
+def dots(vectors: Tensor, table: Tensor, entries: Entries) -> Tensor:
+    """[E]: the product of each entry's table row with its context's vector, of [B, D].
+
+    It is the gradient of `bag` at its weights. Called by its name, since it writes neither rows nor vectors out once
+    an entry: 60,000 entries of 64 take 1.3 ms, gathered and multiplied 5.9.
+    """
+    products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        vectors, table, entries.rows, entries.offsets, entries.owner, 0
+    )
+    return products
 
 
 def by_lag(value: Tensor, entries: Entries, n: int, length: int) -> Tensor:

@@ -103,7 +103,9 @@ class RowTable:
             self.data[index] = torch.from_numpy(np.array(values)).to(self.data)
 
     def load(self, values: NDArray[np.generic]) -> None:
-        """Replaces the whole table."""
+        """Replaces the whole table. Raises ValueError where the rows are of another shape."""
+        if values.shape[1:] != self.shape:
+            raise ValueError(f"{self.name} has rows of {values.shape[1:]}, the configuration says {self.shape}")
         self.size = 0
         self.resize(len(values))
         self.data[: len(values)] = torch.from_numpy(np.array(values)).to(self.data)

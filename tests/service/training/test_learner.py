@@ -312,6 +312,24 @@ def test_ranking_has_no_part_in_learning() -> None:
     assert_same(left.snapshot(), right.snapshot())
 
 
+def test_a_state_of_another_shape_is_refused() -> None:
+    learner = Learner(SMALL)
+    learner.learn(micro_batch(random_events(50, seed=1)))
+    state = state_of(learner.snapshot())
+    with pytest.raises(ValueError, match="the configuration says"):
+        Learner.restore(dataclasses.replace(SMALL, dim=16), state)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_learns_what_the_cpu_learns_and_twice_the_same() -> None:
+    learners = [Learner(dataclasses.replace(SMALL, device=device)) for device in ("cpu", "cuda", "cuda")]
+    for batch in in_batches(random_events(600, seed=1), 64):
+        cpu, left, right = (learner.learn(batch) for learner in learners)
+        assert left == right
+        assert cpu.loss is None or left.loss == pytest.approx(cpu.loss, rel=1e-2)
+    assert_same(learners[1].snapshot(), learners[2].snapshot())
+
+
 def test_unknown_types_of_weight_are_refused() -> None:
     with pytest.raises(IndexError):
         Learner(dataclasses.replace(SMALL, event_weights=(1.0,))).learn(micro_batch([("u", "a", "search")]))
