@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -69,7 +69,6 @@ class View:
     rates: Sequence[float] = ()  # learned per second, lately
     recalls: Sequence[float] = ()
     remaining: float | None = None  # seconds until the end that was asked for
-    notes: Sequence[str] = field(default_factory=tuple)
 
 
 # Figures as text
@@ -126,9 +125,8 @@ def render(view: View) -> RenderableType:
         Layout(_figures(view), name="figures", size=7),
         Layout(_processes(view), name="processes", size=len(view.processes) + 3),
     ]
-    shopper = Layout(_shopper(view), name="shopper", ratio=1, minimum_size=6)
     said = _headlines(view.messages)
-    parts.append(shopper if view.traffic is not None else Layout(_how(view), ratio=1))
+    parts.append(Layout(_shopper(view), name="shopper", ratio=1, minimum_size=6))
     if said:
         parts.append(Layout(_messages(said), name="messages", size=len(said) + 2))
     layout.split_column(*parts)
@@ -263,10 +261,6 @@ def _shopper(view: View) -> RenderableType:
     if shopper.items is not None:
         title += f" (version {count(shopper.model_version)}, {count(shopper.events_seen)} events seen)"
     return _beside(_panel(did, f"{shopper.user_id} did", "green"), _panel(listed, title, "green"), ratios=(9, 11))
-
-
-def _how(view: View) -> RenderableType:
-    return _panel(Text("\n".join(view.notes), overflow="fold"), "How to", "green")
 
 
 def _headlines(messages: Sequence[str]) -> list[str]:

@@ -84,7 +84,7 @@ class Supervisor:
         for service in services:
             if service.child is not None:
                 if service.name in late and service.child.stop() == -9:
-                    self._tell(f"{service.name} did not end within {grace_seconds:g} s and was killed")
+                    self._tell(f"{service.name} did not end when asked, and was killed")
                 service.child.close()
             service.child, service.restart_at = None, None
 

@@ -93,11 +93,12 @@ class UpOptions:
 def run_up(options: UpOptions, *, plain: bool | None = None) -> int:
     """Run until asked to end (Ctrl-C, SIGTERM, `seconds`). 0: ended as asked; 1: something failed, said on stderr.
 
-    plain: lines in place of the picture; None: as the terminal is.
+    plain: lines in place of the picture; None: as the terminal is. There is a picture only with traffic of our own:
+    otherwise what stands on the terminal are addresses to copy.
     """
     console = Console(soft_wrap=True, markup=False, highlight=False)
     if plain is None:
-        plain = not console.is_terminal
+        plain = not console.is_terminal or not options.demo
     with _ending() as ending:
         return _Up(options, ending, console, plain).run()
 
@@ -418,7 +419,6 @@ class _Up:
             rates=list(self._rates),
             recalls=list(self._recalls),
             remaining=None if options.seconds is None else max(0.0, options.seconds - (now - self._began)),
-            notes=self._notes(),
         )
 
     def _row(self, service: Service, figures: Figures) -> ProcessRow:

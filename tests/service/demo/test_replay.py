@@ -1,5 +1,8 @@
 import gzip
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from service.demo.replay import (
 )
 from service.local import embedded_kafka
 from tests.service.demo.test_pace import FakeTime
+from tests.service.processes import ROOT
 
 
 def event(user: str = "u1", **more: Any) -> bytes:
@@ -236,6 +240,24 @@ def test_a_file_through_the_embedded_kafka(tmp_path: Path, capfd: pytest.Capture
     assert "published 1,025 events and 2 items in " in out
     assert "1 bad lines left out" in out
     assert err.splitlines() == [f"tidemill replay: {events}, line 1026: not JSON: {err.split('not JSON: ')[1].strip()}"]
+
+
+def test_what_is_piped_in(tmp_path: Path) -> None:
+    with embedded_kafka() as bootstrap:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys\nfrom service.demo.replay import *\n"
+                f"sys.exit(run_replay(ReplayOptions(Path('/dev/stdin'), {bootstrap!r})))",
+            ],
+            input=event("piped") + b"\n",
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert [key for key, *_ in records_of(bootstrap, "events")] == [b"piped"]
 
 
 def test_the_partition_is_the_one_a_java_client_chooses(tmp_path: Path) -> None:
