@@ -116,11 +116,12 @@ class MicroBatcher:
         return full
 
     def skip(self, gaps: Iterable[OffsetRange]) -> list[MicroBatch]:
-        """Take note of records that expired unread; they come after everything added so far.
+        """Take note of records that expired unread; they stand between what was added and what will be.
 
         Returns the batch that was open, if any: a batch has one range a partition, and the next begins after the gap.
         """
-        cut = [batch for batch in [self.flush()] if batch is not None]
+        gaps = list(gaps)
+        cut = [batch for batch in [self.flush() if gaps else None] if batch is not None]
         for gap in gaps:
             open_ = self._opened()
             partition = TopicPartition(gap.topic, gap.partition)

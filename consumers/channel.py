@@ -91,21 +91,24 @@ class ChannelReceiver:
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next message, or None when none comes within `timeout_s` seconds. Raises FeederDied after the last."""
-        with contextlib.suppress(queue.Empty):
-            message = self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
+        if not self._dead:
+            try:
+                message = self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                return None
             if message is not None:
                 return message
             self._dead = True
-        if self._dead:
-            raise FeederDied("the feeder has closed the channel")
-        return None
+        raise FeederDied("the feeder has closed the channel")
 
     def close(self) -> None:
         """Close the parent's end; what was not received is gone. May be called twice, not while another receives."""
+        if self._closed:
+            return
         self._closed = self._dead = True
-        with contextlib.suppress(OSError):
-            # Wakes the thread's read; closing alone would leave it waiting on a number that may mean another file.
-            socket.socket(fileno=os.dup(self._connection.fileno())).shutdown(socket.SHUT_RDWR)
+        # Wakes the thread's read; closing alone would leave it waiting on a number that may mean another file.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as pipe:
+            pipe.shutdown(socket.SHUT_RDWR)
         while self._thread.is_alive():
             with contextlib.suppress(queue.Empty):
                 self._queue.get_nowait()

@@ -108,13 +108,13 @@ class FeederLoop:
         # Twice a batch: while one fills, the next poll's records are already being fetched.
         records = self._source.poll(2 * self._config.batch_events, _IDLE_POLL_S if wait_s is None else min(wait_s, 0.1))
         self._batcher.note_ends(self._source.end_offsets())
+        for batch in self._batcher.skip(self._source.take_expired()):
+            self._hand_on(batch)
         if records:
             decoded = decode(records, self._rules, int(self._wall_clock() * 1000))
             self._dead_letters.send(decoded.rejects)
             for batch in self._batcher.add(decoded):
                 self._hand_on(batch)
-        for batch in self._batcher.skip(self._source.take_expired()):
-            self._hand_on(batch)
         due = self._batcher.due()
         if due is not None:
             self._hand_on(due)

@@ -27,6 +27,7 @@ _FROM_BEGINNING = -2  # librdkafka's OFFSET_BEGINNING
 _NO_OFFSET = -1
 _ASK_TIMEOUT_S = 2.0
 _RETRY_S = 0.5
+_SLICE_S = 0.1
 _TOPICS_EVERY_S = 5.0  # how often to look for new partitions, once every topic is there
 
 
@@ -127,19 +128,24 @@ class KafkaSource:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         if self._closed:
             raise RuntimeError("the source is closed")
-        self._take_up_found()
-        if self._stuck and time.monotonic() >= self._repair_at:
-            self._repair()
-        # `consume` waits out its timeout unless it has all it was asked for; `poll` returns with the first message.
-        messages = self._consumer.consume(max_records, 0)
-        if not messages and timeout_s > 0:
-            first = self._consumer.poll(timeout_s)
-            if first is None:
-                return []
-            messages = [first]
-            if max_records > 1:
-                messages += self._consumer.consume(max_records - 1, 0)
-        return self._records(messages)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._take_up_found()
+            if self._stuck and time.monotonic() >= self._repair_at:
+                self._repair()
+            records = self._records(self._consumer.consume(max_records, 0))
+            left = deadline - time.monotonic()
+            if records or left <= 0:
+                return records
+            # `consume` waits out its timeout unless it has all it was asked for; `poll` returns with the first message.
+            # In slices, because partitions may be found meanwhile.
+            first = self._consumer.poll(min(left, _SLICE_S))
+            if first is not None:
+                records = self._records([first])
+                if records:
+                    return records + (
+                        self._records(self._consumer.consume(max_records - 1, 0)) if max_records > 1 else []
+                    )
 
     def seek(self, offsets: Offsets) -> None:
         self._take_up_found()

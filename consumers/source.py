@@ -62,7 +62,7 @@ class EventSource(Protocol):
         """
 
     def take_expired(self) -> list[OffsetRange]:
-        """Stretches lost to retention since the last call, each before any record that `poll` returns from now on."""
+        """Stretches lost to retention, found by polls since the last call; each is before the records of its poll."""
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         """Per partition being read, the offset of the next record to be appended, as last heard (about a second)."""
