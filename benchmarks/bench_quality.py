@@ -15,7 +15,7 @@ from service.training.evaluate_file import evaluate_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--replay", type=int, default=2)
+    parser.add_argument("--replay", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = Path(os.environ.get("TIDEMILL_DATA", "../shared/data"))

@@ -52,5 +52,11 @@ class Channel(Protocol):
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Empties rows whose items were expired."""
 
-    def add_scores(self, contexts: Contexts, clock: int, scores: Tensor) -> None:
-        """Adds what the channel says of every item, in logits, to `scores` [B, >= size]."""
+    def add_common(self, clock: int, scores: Tensor) -> None:
+        """Adds what holds for all users whose history is of one length, in logits, to `scores` [BUCKETS, >= size].
+
+        Worked out once a change of the model, not once a user.
+        """
+
+    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
+        """Adds what depends on the histories, in logits, to `scores` [B, >= size]."""

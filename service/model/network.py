@@ -258,7 +258,10 @@ class Network:
             values = torch.from_numpy(np.array(changed.values)).to(self.unit.data)
             self.write(np.ascontiguousarray(changed.index), values)
 
-    def add_scores(self, contexts: Contexts, clock: int, scores: Tensor) -> None:
+    def add_common(self, clock: int, scores: Tensor) -> None:
+        """Without a history the network says nothing."""
+
+    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
         entries = Entries.of(contexts, contexts.rows, self.unit.data.device)
         encoded = encode(self.dense, self.unit.data, entries)
         query = encoded.direction * self.dense["log_scale"].exp().index_select(0, entries.bucket).unsqueeze(1)

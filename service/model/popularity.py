@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.weights import Array, Update
-from service.model.contexts import BUCKETS, Contexts
+from service.model.contexts import Contexts
 from service.model.row_table import RowTable
 
 # No item counts for less: it keeps the logarithm finite, and a bound (rather than a sum, which would be smoother)
@@ -31,7 +31,6 @@ class Popularity:
     def __init__(self, half_lives: Sequence[float], weights: Tensor, device: str = "cpu") -> None:
         """`weights` [BUCKETS, K]: of the logarithms in the logits; learned with the network, see network.py."""
         self.weights = weights
-        self._scores: Tensor | None = None  # [BUCKETS, C]
         self.half_lives = np.array(half_lives, dtype=np.float64)  # [K] in events
         self.rate = math.log(2) / self.half_lives  # [K] lambda
         self.table = RowTable("item/popularity", (len(half_lives),), torch.float64, fill=-math.inf, device=device)
@@ -50,20 +49,13 @@ class Popularity:
     def apply(self, update: Update) -> None:
         if (changed := update.tables.get(self.table.name)) is not None:
             self.table.apply(changed)
-        self._scores = None
 
-    def changed(self) -> None:
-        """To be called when the table, the clock or the weights have changed."""
-        self._scores = None
+    def add_common(self, clock: int, scores: Tensor) -> None:
+        size = self.table.size
+        scores[:, :size] += self.weights @ self.features(clock).T
 
-    def add_scores(self, contexts: Contexts, clock: int, scores: Tensor) -> None:
-        """The same for every user of a bucket, hence worked out once a change and not once a user."""
-        if self._scores is None:
-            self._scores = scores.new_zeros(BUCKETS, scores.shape[1])
-            torch.mm(self.weights, self.features(clock).T, out=self._scores[:, : self.table.size])
-        bucket = torch.from_numpy(contexts.bucket).to(scores.device)
-        member = bucket.unsqueeze(1) == torch.arange(BUCKETS, device=scores.device)  # [B, BUCKETS]
-        scores.addmm_(member.to(scores.dtype), self._scores)  # one pass, and exact: one 1.0 a row
+    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
+        """Popularity knows no histories."""
 
     def observe(self, rows: NDArray[np.int64], times: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
         """Counts events: item row, time on the event clock and weight of each ([n], any order)."""

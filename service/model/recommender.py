@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model_store.weights import Array, Update
 from service.model.channel import Channel
-from service.model.contexts import Contexts
+from service.model.contexts import BUCKETS, Contexts
 from service.model.item_table import ItemTable
 from service.model.network import Dense, Network, Shape
 from service.model.popularity import Popularity
@@ -33,7 +33,7 @@ class Recommender:
         self.clock = 0
         self._network: Network | None = None
         self._popularity: Popularity | None = None
-        self._closed: Tensor | None = None  # [C] NEVER where an item must not be listed; C >= size, whole blocks
+        self._common: Tensor | None = None  # [BUCKETS, C] what holds for all users of a bucket; C >= size
 
     @classmethod
     def fresh(cls, shape: Shape, half_lives: Sequence[float], device: str = "cpu") -> "Recommender":
@@ -113,18 +113,20 @@ class Recommender:
 
     def changed(self) -> None:
         """To be called when rows, parameters, the clock or what may be listed have changed."""
-        self._closed = None
-        self.popularity.changed()
+        self._common = None
 
     def scores(self, contexts: Contexts) -> Tensor:
         """[B, C] the logit of every item, C >= size; NEVER, or near it, where it must not be listed."""
-        if self._closed is None:
-            self._closed = torch.full((-(-self.size // BLOCK) * BLOCK,), NEVER, device=self.device)
+        if self._common is None:
+            common = torch.full((BUCKETS, -(-self.size // BLOCK) * BLOCK), NEVER, device=self.device)
             open_rows = np.flatnonzero(self.items.listable.array[: self.size])
-            self._closed[torch.from_numpy(open_rows).to(self.device)] = 0
-        scores = self._closed.expand(contexts.n, -1).clone()
+            common[:, torch.from_numpy(open_rows).to(self.device)] = 0
+            for channel in self.channels:
+                channel.add_common(self.clock, common)
+            self._common = common
+        scores = self._common.index_select(0, torch.from_numpy(contexts.bucket).to(self.device))
         for channel in self.channels:
-            channel.add_scores(contexts, self.clock, scores)
+            channel.add_scores(contexts, scores)
         return scores
 
     def top_k(

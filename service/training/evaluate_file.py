@@ -75,7 +75,7 @@ def evaluate_file(
     path: Path | str,
     config: LearnerConfig | None = None,
     *,
-    replay: int = 2,
+    replay: int = 1,
     warm_up: float = WARM_UP,
     batch_events: int = BATCH_EVENTS,
     progress: Callable[[int, int], None] | None = None,
