@@ -1,0 +1,81 @@
+"""Every metric and what it means. Names are public; docs/operations.md lists them all, and a test compares the two."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+PREFIX = "tidemill"
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
+BYTES = tuple(1024 * 4**k for k in range(12))
+
+
+class _Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, namespace=PREFIX, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, namespace=PREFIX, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(name, meaning, labels, namespace=PREFIX, registry=self.registry, buckets=buckets)
+
+
+class ConsumerMetrics(_Metrics):
+    """What every process that reads events counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events_consumed = self._counter("events_consumed_total", "accepted events read, by type", "type")
+        self.events_rejected = self._counter("events_rejected_total", "records that did not fit, by reason", "reason")
+        self.events_duplicate = self._counter("events_duplicate_total", "events recognised as sent before and ignored")
+        self.events_misrouted = self._counter("events_misrouted_total", "events whose record key is not their user_id")
+        self.events_expired = self._counter(
+            "events_expired_total", "records the broker had already deleted before they were read", "topic", "partition"
+        )
+        self.lag_events = self._gauge("consumer_lag_events", "records not yet taken in", "topic", "partition")
+        self.lag_seconds = self._gauge("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
+        self.model_version = self._gauge("model_version", "version in use (scorer) or published last (trainer)")
+        self.model_age = self._gauge("model_age_seconds", "seconds since that version was made")
+
+
+class TrainerMetrics(ConsumerMetrics):
+    def __init__(self) -> None:
+        super().__init__()
+        self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
+        self.events_trained_all = self._gauge("model_events_trained", "events the model has learned from, over all runs")
+        self.train_step = self._histogram("train_step_seconds", "time to learn one micro-batch")
+        self.train_loss = self._gauge("train_loss", "loss of the last micro-batch, before its step")
+        self.batches_skipped = self._counter("batches_skipped_total", "micro-batches with a non-finite loss or gradient")
+        self.weights_reset = self._counter("weights_reset_total", "returns to the weights of the last good version")
+        self.replay = self._gauge("replay_per_event", "past events learned again for each new one, adapted to the load")
+        self.recall = self._gauge("prequential_recall_at_20", "share of next items among the 20 best, before learning")
+        self.ndcg = self._gauge("prequential_ndcg_at_20", "NDCG at 20 of the next item, before learning from it")
+        self.items = self._gauge("model_items", "item rows in use")
+        self.users = self._gauge("model_users", "users whose history the trainer keeps")
+        self.publish_seconds = self._histogram("publish_seconds", "from touched rows to a live version", "kind")
+        self.publish_bytes = self._histogram("publish_bytes", "bytes of a version's blobs", "kind", buckets=BYTES)
+        self.publish_failures = self._counter("publish_failures_total", "attempts to publish that the store refused")
+        self.feeder_restarts = self._counter("feeder_restarts_total", "times the feeder process died and was replaced")
+
+
+class ScorerMetrics(ConsumerMetrics):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reload = self._histogram("reload_seconds", "from seeing a new live version to scoring with it")
+        self.reload_failures = self._counter("reload_failures_total", "versions that could not be loaded whole")
+        self.written = self._counter("recommendations_written_total", "lists written to Redis")
+        self.freshness = self._histogram(
+            "event_to_recommendation_seconds",
+            "from the record's Kafka timestamp to the list in Redis that reflects it as input (history) or is scored "
+            "by weights that have learned from it (learned)",
+            "stage",
+        )
+        self.score_seconds = self._histogram("score_seconds", "top-k of one group of users")
+        self.active_users = self._gauge("active_users", "users held in memory because they acted lately")
+        self.lists_due = self._gauge("lists_due", "users whose latest events no list reflects yet")
+        self.history_conflicts = self._counter(
+            "history_conflicts_total", "histories another scorer had changed, read again and continued"
+        )
+        self.lists_swept = self._counter("lists_swept_total", "lists at rest that lost a deleted or unavailable item")
+        self.rebalances = self._counter("rebalances_total", "times Kafka moved partitions to or from this scorer")

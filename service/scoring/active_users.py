@@ -1,0 +1,159 @@
+"""Who acted lately, and whose list is to be written next. Pure: no I/O, the clock is passed in.
+
+The order: users whose latest events no list reflects yet; then users whose latest events the newest weights have just
+learned from; then everyone else who acted lately, stalest list first.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from consumers.events import Interaction
+from consumers.records import TopicPartition
+from service.scoring.user_history import UserHistory
+
+UNLEARNED_PER_USER = 200  # events of a user remembered for the `learned` freshness; older ones are simply not measured
+UNLEARNED_PER_PARTITION = 200_000
+LOOKS_PER_LIST = 4  # bounds a call when most lists are already of the newest version
+
+
+class Taken(NamedTuple):
+    """An event with where it stood."""
+
+    event: Interaction
+    where: TopicPartition
+    offset: int
+    kafka_ms: int
+
+
+@dataclass(slots=True)
+class ActiveUser:
+    user_id: str
+    stamp: bytes  # of the stored history this one continues; empty where none is stored
+    history: UserHistory
+    unsaved: list[Taken] = field(default_factory=list)  # taken in since the stored history
+    unreflected: list[int] = field(default_factory=list)  # kafka_ms of events no list reflects yet
+    unlearned: deque[tuple[TopicPartition, int, int]] = field(
+        default_factory=lambda: deque(maxlen=UNLEARNED_PER_USER)
+    )  # (where, offset, kafka_ms) of events no list's weights have learned from yet
+    list_version: int | None = None  # of the list this scorer wrote last
+
+
+class ActiveUsers:
+    """At most `limit` users; the one who has been quiet longest is forgotten first (what is stored stays)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._users: OrderedDict[str, ActiveUser] = OrderedDict()  # by latest event, quiet longest first
+        self._due: dict[str, None] = {}
+        self._learned: dict[str, None] = {}
+        self._at_rest: OrderedDict[str, float] = OrderedDict()  # user -> when their list was written, oldest first
+        self._waiting: dict[TopicPartition, deque[tuple[int, str]]] = {}  # offsets not yet learned from
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._users
+
+    @property
+    def due(self) -> int:
+        return len(self._due)
+
+    def get(self, user_id: str) -> ActiveUser | None:
+        return self._users.get(user_id)
+
+    def add(self, user: ActiveUser) -> None:
+        """A user from storage, whose list may be stale."""
+        self._users[user.user_id] = user
+        self._at_rest[user.user_id] = 0.0
+        self._at_rest.move_to_end(user.user_id, last=False)
+
+    def acted(self, user: ActiveUser, taken: Taken) -> None:
+        """The user's history has taken in a new event."""
+        name = user.user_id
+        self._users.move_to_end(name)
+        self._due[name] = None
+        self._learned.pop(name, None)
+        user.unreflected.append(taken.kafka_ms)
+        user.unlearned.append((taken.where, taken.offset, taken.kafka_ms))
+        waiting = self._waiting.get(taken.where)
+        if waiting is None:
+            waiting = self._waiting[taken.where] = deque(maxlen=UNLEARNED_PER_PARTITION)
+        waiting.append((taken.offset, name))
+
+    def learned(self, trained_through: Mapping[str, Mapping[str, int]]) -> None:
+        """New weights have learned from everything before these offsets."""
+        for (topic, partition), waiting in self._waiting.items():
+            through = trained_through.get(topic, {}).get(str(partition), 0)
+            while waiting and waiting[0][0] < through:
+                name = waiting.popleft()[1]
+                if name in self._users and name not in self._due:
+                    self._learned[name] = None
+
+    def next_group(self, size: int, version: int, written_before: float) -> list[ActiveUser]:
+        """Up to `size` users whose lists are to be written now; they count as taken.
+
+        Users at rest come only if their list was written before `written_before` by another version than `version`.
+        """
+        names = _pop(self._due, size)
+        names += _pop(self._learned, size - len(names))
+        group = [self._users[name] for name in dict.fromkeys(names) if name in self._users]
+        taken = {user.user_id for user in group}
+        for _ in range(min(LOOKS_PER_LIST * size, len(self._at_rest))):
+            name, written = next(iter(self._at_rest.items()))
+            if len(group) >= size or written > written_before:
+                break
+            self._at_rest[name] = written_before  # looked at: behind everyone who has not been
+            self._at_rest.move_to_end(name)
+            user = self._users[name]
+            if user.list_version != version and name not in taken:
+                group.append(user)
+        return group
+
+    def written(self, user: ActiveUser, version: int, now: float) -> None:
+        """The user's list is in Redis, made by `version` at `now`."""
+        user.list_version = version
+        user.unreflected.clear()
+        if user.user_id not in self._users:
+            return
+        self._at_rest[user.user_id] = now
+        self._at_rest.move_to_end(user.user_id)
+
+    def again(self, users: Iterable[ActiveUser]) -> None:
+        """Their lists could not be written: they are due again."""
+        for user in users:
+            if user.user_id in self._users:
+                self._due[user.user_id] = None
+
+    def forget(self, user_id: str) -> None:
+        self._users.pop(user_id, None)
+        self._due.pop(user_id, None)
+        self._learned.pop(user_id, None)
+        self._at_rest.pop(user_id, None)
+
+    def forget_partitions(self, lost: Iterable[TopicPartition]) -> None:
+        """Users whose events come from partitions that another scorer now reads."""
+        gone = set(lost)
+        for name in [n for n, u in self._users.items() if not gone.isdisjoint(u.history.next_offsets)]:
+            self.forget(name)
+        for where in gone:
+            self._waiting.pop(where, None)
+
+    def forget_quiet(self, before_ms: int) -> None:
+        """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit."""
+        while self._users:
+            user = next(iter(self._users.values()))
+            if user.unsaved or (len(self._users) <= self._limit and user.history.last_event_ms >= before_ms):
+                return
+            self.forget(user.user_id)
+
+
+def _pop(names: dict[str, None], count: int) -> list[str]:
+    taken = []
+    while names and len(taken) < count:
+        name = next(iter(names))
+        del names[name]
+        taken.append(name)
+    return taken

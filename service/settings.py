@@ -1,0 +1,115 @@
+"""Every setting, its default and its reason. Environment variables: the name in capitals after `TIDEMILL_`.
+
+One class a process. A setting that several processes must agree on stands in `CommonSettings`.
+"""
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_EVENT_WEIGHTS = {
+    "view": 1.0,
+    "click": 1.0,
+    "add_to_cart": 2.0,
+    "purchase": 3.0,
+    "like": 2.0,
+    "rating": 1.0,
+    "dislike": 0.0,
+    "search": 0.0,
+}
+
+
+class CommonSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore", frozen=True)
+
+    kafka_bootstrap: str = Field("localhost:9092", description="Kafka's bootstrap servers, host:port[,host:port]")
+    kafka_config: dict[str, str | int | float | bool] = Field(
+        {}, description="further librdkafka settings as a JSON object, for TLS and SASL"
+    )
+    redis_url: str = Field("redis://localhost:6379/0", description="redis:// or rediss:// URL")
+    events_topic: str = Field("events", description="topic of user events")
+    items_topic: str = Field("items", description="topic of the catalogue (compacted)")
+    key_prefix: str = Field("tidemill", description="first part of every Redis key")
+    model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
+    event_weights: dict[str, float] = Field(
+        DEFAULT_EVENT_WEIGHTS,
+        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 "
+        "counts as an event and is neither a target nor part of a history",
+    )
+    future_tolerance_hours: float = Field(24.0, gt=0, description="events whose ts is further ahead are rejected")
+    history_length: int = Field(20, ge=1, le=1000, description="latest items of a user that the model looks at")
+    metrics_host: str = Field("127.0.0.1", description="address /metrics and /health listen on")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what the log shows")
+    threads: int = Field(
+        max(1, (os.cpu_count() or 2) // 2),
+        ge=1,
+        description="CPU threads of the arithmetic; weights are bit for bit repeatable only for one number of them",
+    )
+
+
+class TrainerSettings(CommonSettings):
+    metrics_port: int = Field(9401, ge=0, le=65535, description="port of /metrics and /health; 0 takes a free one")
+    batch_events: int = Field(1024, ge=1, description="a micro-batch closes at this many events")
+    batch_wait_ms: float = Field(50.0, ge=0, description="or this many milliseconds after its first record")
+    publish_interval_ms: float = Field(150.0, ge=0, description="least time between two versions")
+    snapshot_interval_s: float = Field(300.0, gt=0, description="a full version at least this often, in seconds")
+    chain_limit: int = Field(500, ge=1, description="a full version after this many deltas: bounds a cold start")
+    chain_bytes_ratio: float = Field(
+        4.0, gt=0, description="or once the deltas weigh this many times the last full version: bounds Redis memory"
+    )
+    lease_seconds: float = Field(2.5, gt=0.2, description="a dead trainer's lease runs out after this long")
+    keep_snapshots: int = Field(3, ge=1, description="full versions kept as targets of a rollback")
+    reader_grace_seconds: float = Field(60.0, ge=0, description="versions younger than this are never deleted")
+    device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
+    seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
+    replay: int = Field(2, ge=0, le=16, description="past events learned again for each new one, when there is time")
+    max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
+    max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
+    evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")
+    fresh: bool = Field(False, description="begin anew instead of continuing from the newest version")
+
+
+class ScorerSettings(CommonSettings):
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics and /health; unset: the first free one from 9402 on"
+    )
+    consumer_group: str = Field("tidemill-scorers", description="Kafka consumer group that shares `events`")
+    session_timeout_ms: int = Field(6000, ge=1000, description="a dead scorer's partitions move after this long")
+    top_k: int = Field(50, ge=1, le=1000, description="items in a list, at most")
+    hide_seen: Literal["none", "bought", "all"] = Field("none", description="items of the user's own left out of lists")
+    recs_ttl_s: int = Field(7 * 24 * 3600, ge=1, description="seconds a list lives in Redis")
+    history_ttl_s: int = Field(90 * 24 * 3600, ge=1, description="seconds a user's history lives in Redis")
+    window_ms: float = Field(5.0, ge=0, description="events of this long are answered together, one list a user")
+    reload_poll_ms: float = Field(20.0, gt=0, description="how often the live pointer is looked at")
+    refresh_interval_ms: float = Field(500.0, ge=0, description="least age of a list before newer weights rewrite it")
+    list_budget: float = Field(
+        0.6, gt=0, le=1, description="share of one core that lists may take; histories always come first"
+    )
+    active_seconds: float = Field(1800.0, gt=0, description="a user is recently active for this long after an event")
+    max_active_users: int = Field(200_000, ge=1, description="users whose history is held in memory")
+
+
+class CommandSettings(CommonSettings):
+    """For the commands that only look or steer: recs, versions, rollback, promote, replay."""
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """(variable, default, meaning) of every setting, for the README and its test."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    for cls in (CommonSettings, TrainerSettings, ScorerSettings):
+        for name, info in cls.model_fields.items():
+            if name not in rows:
+                rows[name] = (f"TIDEMILL_{name.upper()}", _shown(name, info.default), info.description or "")
+    return list(rows.values())
+
+
+def _shown(name: str, default: Any) -> str:
+    if name == "threads":
+        return "half the cores"  # differs from machine to machine
+    if name == "metrics_port":
+        return "9401, scorers from 9402"
+    if name == "event_weights":
+        return ", ".join(f"{k} {v:g}" for k, v in default.items())
+    return str(default)
