@@ -9,16 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-DEFAULT_EVENT_WEIGHTS = {
-    "view": 1.0,
-    "click": 1.0,
-    "add_to_cart": 2.0,
-    "purchase": 3.0,
-    "like": 2.0,
-    "rating": 1.0,
-    "dislike": 0.0,
-    "search": 0.0,
-}
+from consumers.events import DEFAULT_EVENT_WEIGHTS
 
 
 class CommonSettings(BaseSettings):
@@ -34,7 +25,7 @@ class CommonSettings(BaseSettings):
     key_prefix: str = Field("tidemill", description="first part of every Redis key")
     model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
     event_weights: dict[str, float] = Field(
-        DEFAULT_EVENT_WEIGHTS,
+        dict(DEFAULT_EVENT_WEIGHTS),
         description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 "
         "counts as an event and is neither a target nor part of a history",
     )
@@ -61,10 +52,10 @@ class TrainerSettings(CommonSettings):
     )
     lease_seconds: float = Field(2.5, gt=0.2, description="a dead trainer's lease runs out after this long")
     keep_snapshots: int = Field(3, ge=1, description="full versions kept as targets of a rollback")
-    reader_grace_seconds: float = Field(60.0, ge=0, description="versions younger than this are never deleted")
+    reader_grace_seconds: float = Field(5.0, ge=0, description="versions younger than this are never deleted")
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
-    replay: int = Field(2, ge=0, le=16, description="past events learned again for each new one, when there is time")
+    replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
     max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")

@@ -1,0 +1,58 @@
+"""What every process of Tidemill does alike: its log, its signals, and waiting for a neighbour that is not there yet."""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+from service.health import OK, Health
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Fatal(RuntimeError):
+    """The process cannot go on; the message is the one line its user sees, and the exit code is 1."""
+
+
+def start_logging(process: str, level: str) -> None:
+    """Lines on stderr, with the time in UTC."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ {process} %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise SystemExit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def wait_for(
+    what: str, ask: Callable[[], T], errors: type[Exception] | tuple[type[Exception], ...], health: Health, stop: threading.Event
+) -> T | None:
+    """`ask()` until it answers, every half second; None once `stop` is set. Meanwhile /health says what is missing."""
+    while not stop.is_set():
+        try:
+            answer = ask()
+        except errors as error:
+            health.set(what, f"not reachable: {error}")
+            stop.wait(0.5)
+        else:
+            health.set(what, OK)
+            return answer
+    return None

@@ -1,0 +1,154 @@
+"""`tidemill trainer`: everything the trainer works with is made here, once."""
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from dataclasses import replace
+
+import torch
+from confluent_kafka import KafkaException
+
+from consumers.feeder import FeederConfig, start_feeder
+from consumers.topics import KafkaIdentity, ensure_topics, identify
+from model_store.errors import StoreUnavailable
+from model_store.keys import Keys
+from model_store.lease import Lease, LeaseKeeper, wait_for_lease
+from model_store.redis_connection import connect
+from model_store.redis_store import RedisStore
+from model_store.version import KafkaIds
+from service.health import Health, HealthServer
+from service.metrics import TrainerMetrics
+from service.process import Fatal, start_logging, stop_on_signals, wait_for
+from service.settings import TrainerSettings
+from service.training.publisher import Candidate, Publisher, PublisherRules
+from service.training.resume import begin, config_digest, learner_config
+from service.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def run_trainer(settings: TrainerSettings) -> int:
+    """Until SIGTERM or SIGINT. Raises Fatal and OSError (the metrics port is taken)."""
+    start_logging("trainer", settings.log_level)
+    stop = stop_on_signals()
+    metrics, health = TrainerMetrics(), Health("trainer")
+    server = HealthServer(settings.metrics_host, settings.metrics_port, settings.metrics_port, health, metrics.registry)
+    try:
+        _work(settings, metrics, health, stop)
+    finally:
+        server.close()
+    return 0
+
+
+def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, stop: threading.Event) -> None:
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True)
+    connection = connect(settings.redis_url)
+    store = RedisStore(connection, Keys(model=settings.model_name, prefix=settings.key_prefix))
+    run_id = uuid.uuid4().hex
+
+    identity = wait_for("kafka", lambda: _prepare_kafka(settings), KafkaException, health, stop)
+    if identity is None:
+        return
+    kafka = KafkaIds(cluster_id=identity.cluster_id, topics=identity.topic_ids)
+    health.set("lease", "waiting for the lease: another trainer may hold it")
+    holder = f"{socket.gethostname()}:{os.getpid()}:{run_id[:8]}"
+    lease = wait_for_lease(store, holder, settings.lease_seconds, stop)
+    if lease is None:
+        return
+    with LeaseKeeper(store, lease, settings.lease_seconds) as keeper:
+        health.set("lease")
+        _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop)
+
+
+def _lead(
+    settings: TrainerSettings,
+    store: RedisStore,
+    lease: Lease,
+    keeper: LeaseKeeper,
+    kafka: KafkaIds,
+    run_id: str,
+    metrics: TrainerMetrics,
+    health: Health,
+    stop: threading.Event,
+) -> None:
+    """What the trainer that holds the lease does."""
+    config = learner_config(settings, _device(settings.device))
+    types = list(settings.event_weights)
+    digest = config_digest(config, types)
+    start = wait_for(
+        "redis", lambda: begin(store, config, digest, kafka, fresh=settings.fresh), StoreUnavailable, health, stop
+    )
+    if start is None:
+        return
+    publisher = Publisher(
+        store,
+        lease,
+        PublisherRules(
+            interval_s=settings.publish_interval_ms / 1000,
+            snapshot_interval_s=settings.snapshot_interval_s,
+            chain_limit=settings.chain_limit,
+            chain_bytes_ratio=settings.chain_bytes_ratio,
+            keep_snapshots=settings.keep_snapshots,
+            grace_s=settings.reader_grace_seconds,
+        ),
+        run_id=run_id,
+        kafka=kafka,
+        config_digest=digest,
+        published=start.published,
+        parent=start.parent,
+        newest=start.newest,
+        metrics=metrics,
+        health=health,
+    )
+    publisher.start()
+    try:
+        if start.parent is None:  # version 1 is there before the first event is read
+            publisher.submit(Candidate(start.learner.snapshot(), (), {}, 0, {}))
+            start.learner.drain()
+            while not publisher.wait_idle(0.2) and not stop.is_set():
+                pass
+        feeder_config = FeederConfig(
+            bootstrap=settings.kafka_bootstrap,
+            events_topic=settings.events_topic,
+            items_topic=settings.items_topic,
+            event_types=settings.event_weights,
+            batch_events=settings.batch_events,
+            batch_wait_s=settings.batch_wait_ms / 1000,
+            future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
+            kafka=settings.kafka_config,
+        )
+        Trainer(
+            start.learner,
+            start.progress,
+            publisher,
+            keeper,
+            lambda offsets: start_feeder(replace(feeder_config, start=dict(offsets))),
+            event_types=types,
+            events_topic=settings.events_topic,
+            batch_events=settings.batch_events,
+            replay=settings.replay,
+            metrics=metrics,
+            health=health,
+            stop=stop,
+        ).run()
+    finally:
+        publisher.stop()
+
+
+def _prepare_kafka(settings: TrainerSettings) -> KafkaIdentity:
+    names = (settings.events_topic, settings.items_topic)
+    ensure_topics(settings.kafka_bootstrap, *names, extra=settings.kafka_config)
+    return identify(settings.kafka_bootstrap, names, extra=settings.kafka_config)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise Fatal(f"TIDEMILL_DEVICE={wanted} cannot be used: {str(error).splitlines()[0]}") from error
+    return wanted

@@ -1,0 +1,75 @@
+"""How far the trainer has come: offsets, events, and the micro-batches since the last version. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from consumers.micro_batch import MicroBatch
+from consumers.records import TopicPartition
+from model_store.version import BatchRecord, Manifest
+from service.training.learner import LearnResult
+
+RECENT_RANKED = 5_000.0  # events over which prequential quality is averaged, with exponential weights
+
+
+@dataclass
+class Progress:
+    """What the next manifest will say. Offsets never go back."""
+
+    trained_through: dict[TopicPartition, int] = field(default_factory=dict)
+    events_trained: int = 0
+    batches: list[BatchRecord] = field(default_factory=list)  # since the last version
+    ranked: float = 0.0
+    recall_sum: float = 0.0
+    ndcg_sum: float = 0.0
+    loss: float | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Progress":
+        offsets = {
+            TopicPartition(topic, int(partition)): offset
+            for topic, partitions in manifest.trained_through.items()
+            for partition, offset in partitions.items()
+        }
+        return cls(trained_through=offsets, events_trained=manifest.events_trained)
+
+    def add(self, batch: MicroBatch, result: LearnResult, replay: int, extra: Mapping[str, int] | None = None) -> None:
+        """Raises ValueError when the batch does not continue where the last one ended."""
+        for topic, partition, start, end in batch.ranges:
+            where = TopicPartition(topic, partition)
+            at = self.trained_through.get(where)
+            if at is not None and start < at:
+                raise ValueError(f"{topic}[{partition}]: a batch from {start}, but everything before {at} is learned")
+            self.trained_through[where] = end
+        self.events_trained += result.n_events
+        self.batches.append(
+            BatchRecord(
+                ranges=tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges),
+                replay=replay,
+                skipped=result.skipped,
+                extra=dict(extra or {}),
+            )
+        )
+        fade = 0.5 ** (result.ranked / RECENT_RANKED)
+        self.ranked = self.ranked * fade + result.ranked
+        self.recall_sum = self.recall_sum * fade + result.recall_at_20
+        self.ndcg_sum = self.ndcg_sum * fade + result.ndcg_at_20
+        self.loss = result.loss if result.loss is not None else self.loss
+
+    def metrics(self) -> dict[str, float]:
+        """What a manifest says of quality: prequential figures over the latest events, and the last loss."""
+        figures = {} if self.loss is None else {"train_loss": self.loss}
+        if self.ranked > 0:
+            figures["prequential_recall_at_20"] = self.recall_sum / self.ranked
+            figures["prequential_ndcg_at_20"] = self.ndcg_sum / self.ranked
+        return figures
+
+    def offsets_by_topic(self) -> dict[str, dict[str, int]]:
+        """As a manifest names them."""
+        by_topic: dict[str, dict[str, int]] = {}
+        for (topic, partition), offset in sorted(self.trained_through.items()):
+            by_topic.setdefault(topic, {})[str(partition)] = offset
+        return by_topic
+
+    def take_batches(self) -> tuple[BatchRecord, ...]:
+        taken, self.batches = tuple(self.batches), []
+        return taken

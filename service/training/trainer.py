@@ -1,0 +1,212 @@
+"""The trainer's loop: take a micro-batch, evaluate, learn, and hand what changed to the publisher."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from consumers.channel import FeederDied, FeederStatus
+from consumers.feeder import Feeder
+from consumers.micro_batch import MicroBatch
+from consumers.records import Offsets, TopicPartition
+from model_store.lease import LeaseKeeper
+from service.health import OK, Health
+from service.metrics import TrainerMetrics
+from service.process import Fatal
+from service.training.learner import Learner, LearnResult
+from service.training.progress import Progress
+from service.training.publisher import Candidate, Publisher
+
+log = logging.getLogger(__name__)
+
+SKIPPED_IN_A_ROW = 3  # then the weights go back to the last good version
+COMMIT_EVERY_S = 1.0  # what the broker holds as committed is for monitoring alone
+HOUSEKEEPING_EVERY_S = 0.5
+LAST_VERSION_S = 10.0  # a trainer that is asked to stop waits this long for its last version
+RESTARTS_IN_A_ROW = 5  # of a feeder that dies without having sent anything
+
+
+class Trainer:
+    """Learns until `stop` is set. Everything it works with is passed in."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        progress: Progress,
+        publisher: Publisher,
+        keeper: LeaseKeeper,
+        start_feeder: Callable[[Offsets], Feeder],
+        *,
+        event_types: Sequence[str],
+        events_topic: str,
+        batch_events: int,
+        replay: int,
+        metrics: TrainerMetrics,
+        health: Health,
+        stop: threading.Event,
+    ) -> None:
+        self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
+        self._start_feeder = start_feeder
+        self._event_types, self._events_topic = tuple(event_types), events_topic
+        self._batch_events, self._replay = batch_events, replay
+        self._metrics, self._health, self._stop = metrics, health, stop
+        self._ends: dict[TopicPartition, int] = {}
+        self._newest_kafka_ms = 0
+        self._skipped_in_a_row = 0
+        self._dirty = False  # something has been learned or passed since the last version
+        self._housekept = self._committed = 0.0
+        self._model_at = time.time()
+
+    def run(self) -> None:
+        """Raises Fatal; on return, everything learned is published unless the store is away."""
+        feeder = self._start_feeder(self._progress.trained_through)
+        silent_deaths = 0
+        self._health.started()
+        try:
+            while not self._stop.is_set():
+                self._check_publisher()
+                try:
+                    message = feeder.receive(0.02)
+                except FeederDied as error:
+                    silent_deaths += 1
+                    if silent_deaths > RESTARTS_IN_A_ROW:
+                        raise Fatal(f"the feeder process died {silent_deaths} times in a row: {error}") from error
+                    log.error("the feeder died, so a new one goes on from what has been learned: %s", error)
+                    self._metrics.feeder_restarts.inc()
+                    feeder.stop()
+                    self._stop.wait(0.2 * silent_deaths)
+                    feeder = self._start_feeder(self._progress.trained_through)
+                    continue
+                if isinstance(message, MicroBatch):
+                    silent_deaths = 0
+                    self.take(message)
+                elif message is not None:
+                    self._take_status(message)
+                self._publish_if_due()
+                self._keep_house(feeder)
+        finally:
+            feeder.stop()
+        self._publish_the_rest()
+
+    def take(self, batch: MicroBatch) -> LearnResult:
+        """Learns one micro-batch."""
+        started = time.perf_counter()
+        self._ends.update(batch.end_offsets)
+        replay = self._affordable_replay()
+        result = self._learner.learn(batch, replay=replay)
+        extra = self._after_skipped() if result.skipped else {}
+        if not result.skipped and result.loss is not None:
+            self._skipped_in_a_row = 0
+        self._progress.add(batch, result, replay, extra)
+        self._dirty = True
+        self._metrics.train_step.observe(time.perf_counter() - started)
+        self._count(batch, result, replay)
+        return result
+
+    def _affordable_replay(self) -> int:
+        """None when more than two full batches wait: fresh events come first. The manifest records what was used."""
+        return self._replay if self._behind() <= 2 * self._batch_events else 0
+
+    def _behind(self) -> int:
+        done = self._progress.trained_through
+        return sum(max(0, end - done.get(where, 0)) for where, end in self._ends.items())
+
+    def _after_skipped(self) -> dict[str, int]:
+        """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them."""
+        self._metrics.batches_skipped.inc()
+        self._skipped_in_a_row += 1
+        log.error("a micro-batch had a non-finite loss or gradient: its events are counted, the weights are as before")
+        if self._skipped_in_a_row < SKIPPED_IN_A_ROW:
+            return {}
+        self._skipped_in_a_row = 0
+        self._publisher.wait_idle(LAST_VERSION_S)
+        self._check_publisher()
+        if not self._publisher.idle:
+            log.error("the weights stay: the last good version is still on its way")
+            return {}
+        self._learner.reset_weights(self._publisher.published_state())
+        self._metrics.weights_reset.inc()
+        log.error("%d in a row: back to the weights of version %d", SKIPPED_IN_A_ROW, self._publisher.version)
+        return {"weights_of_version": self._publisher.version}
+
+    def _publish_if_due(self) -> None:
+        if self._dirty and self._publisher.ready():
+            self._submit()
+
+    def _submit(self) -> None:
+        self._publisher.submit(
+            Candidate(
+                update=self._learner.drain(),
+                batches=self._progress.take_batches(),
+                trained_through=self._progress.offsets_by_topic(),
+                events_trained=self._progress.events_trained,
+                metrics=self._progress.metrics(),
+            )
+        )
+        self._dirty = False
+        self._model_at = time.time()
+
+    def _publish_the_rest(self) -> None:
+        if not self._publisher.wait_idle(LAST_VERSION_S):
+            log.error("stopping while the store is away: the events since version %d will be learned again",
+                      self._publisher.version)  # fmt: skip
+            return
+        self._check_publisher()
+        if self._dirty:
+            self._submit()
+            self._publisher.wait_idle(LAST_VERSION_S)
+            self._check_publisher()
+
+    def _check_publisher(self) -> None:
+        if self._keeper.lost.is_set() or self._publisher.failure is not None:
+            why = self._publisher.failure or "another trainer has taken the lease"
+            raise Fatal(f"this trainer may not publish any more: {why}")
+
+    def _keep_house(self, feeder: Feeder) -> None:
+        now = time.monotonic()
+        if now - self._housekept >= HOUSEKEEPING_EVERY_S:
+            self._housekept = now
+            self._metrics.model_age.set(time.time() - self._model_at)
+            self._show_lag()
+            if self._publisher.idle and self._publisher.snapshot_wanted() and self._publisher.ready():
+                self._submit()
+        if now - self._committed >= COMMIT_EVERY_S:
+            self._committed = now
+            feeder.commit(self._progress.trained_through)
+
+    def _take_status(self, status: FeederStatus) -> None:
+        self._health.set("kafka", OK if status.healthy else status.message or "not reachable")
+        self._ends.update(status.end_offsets)
+
+    def _show_lag(self) -> None:
+        done = self._progress.trained_through
+        for (topic, partition), end in self._ends.items():
+            lag = max(0, end - done.get(TopicPartition(topic, partition), 0))
+            self._metrics.lag_events.labels(topic, str(partition)).set(lag)
+        behind = self._behind()
+        age = time.time() - self._newest_kafka_ms / 1000 if behind and self._newest_kafka_ms else 0.0
+        self._metrics.lag_seconds.set(max(0.0, age))
+
+    def _count(self, batch: MicroBatch, result: LearnResult, replay: int) -> None:
+        m = self._metrics
+        if len(batch):
+            self._newest_kafka_ms = max(self._newest_kafka_ms, int(batch.kafka_ts.max()))
+            for number, name in enumerate(self._event_types):
+                if of_type := int((batch.type == number).sum()):
+                    m.events_consumed.labels(name).inc(of_type)
+        for reason, count in batch.rejected.items():
+            m.events_rejected.labels(reason).inc(count)
+        for (topic, partition), count in batch.expired.items():
+            m.events_expired.labels(topic, str(partition)).inc(count)
+            log.error("%s[%d]: the broker had deleted %d records before they were read", topic, partition, count)
+        m.events_misrouted.inc(batch.misrouted)
+        m.events_duplicate.inc(result.duplicates)
+        m.events_trained.inc(result.n_events)
+        m.events_trained_all.set(self._progress.events_trained)
+        m.replay.set(replay)
+        m.items.set(self._learner.recommender.size)
+        if result.loss is not None:
+            m.train_loss.set(result.loss)
+        figures = self._progress.metrics()
+        m.recall.set(figures.get("prequential_recall_at_20", 0.0))
+        m.ndcg.set(figures.get("prequential_ndcg_at_20", 0.0))
