@@ -3,7 +3,30 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 PREFIX = "tidemill"
-SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
+SECONDS = (
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1,
+    1.5,
+    2,
+    3,
+    5,
+    10,
+    30,
+    60,
+)
 BYTES = tuple(1024 * 4**k for k in range(12))
 
 
@@ -43,10 +66,14 @@ class TrainerMetrics(ConsumerMetrics):
     def __init__(self) -> None:
         super().__init__()
         self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
-        self.events_trained_all = self._gauge("model_events_trained", "events the model has learned from, over all runs")
+        self.events_trained_all = self._gauge(
+            "model_events_trained", "events the model has learned from, over all runs"
+        )
         self.train_step = self._histogram("train_step_seconds", "time to learn one micro-batch")
         self.train_loss = self._gauge("train_loss", "loss of the last micro-batch, before its step")
-        self.batches_skipped = self._counter("batches_skipped_total", "micro-batches with a non-finite loss or gradient")
+        self.batches_skipped = self._counter(
+            "batches_skipped_total", "micro-batches with a non-finite loss or gradient"
+        )
         self.weights_reset = self._counter("weights_reset_total", "returns to the weights of the last good version")
         self.replay = self._gauge("replay_per_event", "past events learned again for each new one, adapted to the load")
         self.recall = self._gauge("prequential_recall_at_20", "share of next items among the 20 best, before learning")

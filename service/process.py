@@ -1,4 +1,4 @@
-"""What every process of Tidemill does alike: its log, its signals, and waiting for a neighbour that is not there yet."""
+"""What every process of Tidemill does alike: its log, its signals, and waiting for a neighbour that is not there."""
 
 import logging
 import signal
@@ -43,7 +43,11 @@ def stop_on_signals() -> threading.Event:
 
 
 def wait_for(
-    what: str, ask: Callable[[], T], errors: type[Exception] | tuple[type[Exception], ...], health: Health, stop: threading.Event
+    what: str,
+    ask: Callable[[], T],
+    errors: type[Exception] | tuple[type[Exception], ...],
+    health: Health,
+    stop: threading.Event,
 ) -> T | None:
     """`ask()` until it answers, every half second; None once `stop` is set. Meanwhile /health says what is missing."""
     while not stop.is_set():

@@ -49,6 +49,8 @@ class ActiveUsers:
         self._due: dict[str, None] = {}
         self._learned: dict[str, None] = {}
         self._at_rest: OrderedDict[str, float] = OrderedDict()  # user -> when their list was written, oldest first
+        self._current: OrderedDict[str, float] = OrderedDict()  # as above, lists found to be of `_looked_for` already
+        self._looked_for: int | None = None  # the version of the last look at the users at rest
         self._waiting: dict[TopicPartition, deque[tuple[int, str]]] = {}  # offsets not yet learned from
 
     def __len__(self) -> int:
@@ -67,6 +69,7 @@ class ActiveUsers:
     def add(self, user: ActiveUser) -> None:
         """A user from storage, whose list may be stale."""
         self._users[user.user_id] = user
+        self._current.pop(user.user_id, None)
         self._at_rest[user.user_id] = 0.0
         self._at_rest.move_to_end(user.user_id, last=False)
 
@@ -93,24 +96,30 @@ class ActiveUsers:
                     self._learned[name] = None
 
     def next_group(self, size: int, version: int, written_before: float) -> list[ActiveUser]:
-        """Up to `size` users whose lists are to be written now; they count as taken.
+        """Up to `size` users whose lists are to be written now; they count as taken until `written` or `again`.
 
         Users at rest come only if their list was written before `written_before` by another version than `version`.
         """
         names = _pop(self._due, size)
         names += _pop(self._learned, size - len(names))
-        group = [self._users[name] for name in dict.fromkeys(names) if name in self._users]
-        taken = {user.user_id for user in group}
-        for _ in range(min(LOOKS_PER_LIST * size, len(self._at_rest))):
-            name, written = next(iter(self._at_rest.items()))
-            if len(group) >= size or written > written_before:
+        for name in names:
+            self._at_rest.pop(name, None)
+            self._current.pop(name, None)
+        if version != self._looked_for:
+            self._look_again()
+            self._looked_for = version
+        for _ in range(LOOKS_PER_LIST * size):
+            if len(names) >= size or not self._at_rest:
                 break
-            self._at_rest[name] = written_before  # looked at: behind everyone who has not been
-            self._at_rest.move_to_end(name)
-            user = self._users[name]
-            if user.list_version != version and name not in taken:
-                group.append(user)
-        return group
+            name, written = next(iter(self._at_rest.items()))
+            if written > written_before:
+                break
+            del self._at_rest[name]
+            if self._users[name].list_version == version:
+                self._current[name] = written
+            else:
+                names.append(name)
+        return [self._users[name] for name in names]
 
     def written(self, user: ActiveUser, version: int, now: float) -> None:
         """The user's list is in Redis, made by `version` at `now`."""
@@ -118,6 +127,7 @@ class ActiveUsers:
         user.unreflected.clear()
         if user.user_id not in self._users:
             return
+        self._current.pop(user.user_id, None)
         self._at_rest[user.user_id] = now
         self._at_rest.move_to_end(user.user_id)
 
@@ -126,12 +136,27 @@ class ActiveUsers:
         for user in users:
             if user.user_id in self._users:
                 self._due[user.user_id] = None
+                self._learned.pop(user.user_id, None)
+
+    def _look_again(self) -> None:
+        """A new version: no list is current any more. They go back in front, behind lists that are older still."""
+        if not self._current:
+            return
+        oldest = next(iter(self._current.values()))
+        older = []
+        while self._at_rest and next(iter(self._at_rest.values())) < oldest:
+            older.append(self._at_rest.popitem(last=False))
+        for name, written in (*reversed(self._current.items()), *reversed(older)):
+            self._at_rest[name] = written
+            self._at_rest.move_to_end(name, last=False)
+        self._current.clear()
 
     def forget(self, user_id: str) -> None:
         self._users.pop(user_id, None)
         self._due.pop(user_id, None)
         self._learned.pop(user_id, None)
         self._at_rest.pop(user_id, None)
+        self._current.pop(user_id, None)
 
     def forget_partitions(self, lost: Iterable[TopicPartition]) -> None:
         """Users whose events come from partitions that another scorer now reads."""

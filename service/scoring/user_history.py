@@ -5,6 +5,7 @@ starts with a stamp of 16 hex digits that changes with each write: a writer must
 that lost the user's partition without noticing cannot overwrite what its successor wrote.
 """
 
+import re
 from dataclasses import dataclass, field
 
 import orjson
@@ -34,7 +35,15 @@ class UserHistory:
         return offset < self.next_offsets.get(where, 0)
 
     def take(
-        self, event: Interaction, where: TopicPartition, offset: int, kafka_ms: int, *, weight: float, length: int, hide: str
+        self,
+        event: Interaction,
+        where: TopicPartition,
+        offset: int,
+        kafka_ms: int,
+        *,
+        weight: float,
+        length: int,
+        hide: str,
     ) -> bool:
         """Takes one event in; False for one the sender had sent before, which changes nothing but the offset.
 
@@ -78,26 +87,50 @@ class UserHistory:
 STAMP_START = len(b'{"stamp":"')
 """Where the stamp begins in the stored form; it ends STAMP_BYTES further."""
 
+_STAMPED = re.compile(rb'\{"stamp":"([0-9a-fA-F]{16})"')
+
 
 def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
-    """The stamp and the history; `DamagedHistory` when the bytes are something else."""
+    """The stamp and the history; `DamagedHistory` when the bytes are something else.
+
+    Nothing is converted: what comes out can be encoded again. Unknown fields are ignored, so that a later version may
+    add some.
+    """
+    stamped = _STAMPED.match(raw)
+    if stamped is None:
+        raise DamagedHistory(f"not a history: it does not begin with its stamp: {raw[:60]!r}")
     try:
         body = orjson.loads(raw)
-        stamp = body["stamp"].encode()
         history = UserHistory(
-            items=[str(item) for item in body["items"]],
-            events_seen=int(body["events_seen"]),
+            items=_strings(body["items"]),
+            events_seen=_count(body["events_seen"]),
             next_offsets={
-                TopicPartition(topic, int(partition)): int(offset)
+                TopicPartition(topic, _partition(partition)): _count(offset)
                 for topic, offsets in body["next_offsets"].items()
                 for partition, offset in offsets.items()
             },
-            event_ids=[str(event) for event in body["event_ids"]],
-            hidden=[str(item) for item in body["hidden"]],
-            last_event_ms=int(body["last_event_ms"]),
+            event_ids=_strings(body["event_ids"]),
+            hidden=_strings(body["hidden"]),
+            last_event_ms=_count(body["last_event_ms"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedHistory(f"not a history: {raw[:60]!r}: {error}") from error
-    if raw[STAMP_START : STAMP_START + STAMP_BYTES] != stamp or len(stamp) != STAMP_BYTES:
-        raise DamagedHistory(f"not a history: it does not begin with its stamp: {raw[:60]!r}")
-    return stamp, history
+    return stamped[1], history
+
+
+def _strings(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError("ids must be a list of strings")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("counts, offsets and times must be integers from 0 to 2^63 - 1")
+    return value
+
+
+def _partition(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise ValueError("partitions must be decimal numbers")
+    return int(text)

@@ -167,7 +167,9 @@ class Publisher:
                 time.sleep(RETRY_S)
             except Incomplete as error:
                 self._metrics.publish_failures.inc()
-                log.warning("the store has lost what version %d builds on, so it becomes a snapshot: %s", version, error)
+                log.warning(
+                    "the store has lost what version %d builds on, so it becomes a snapshot: %s", version, error
+                )
                 self._snapshot_due = True
         self._health.set("redis", OK)
         self.version = self._parent = version

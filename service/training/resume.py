@@ -45,14 +45,12 @@ def learner_config(settings: TrainerSettings, device: str) -> LearnerConfig:
 
 def config_digest(config: LearnerConfig, event_types: list[str]) -> str:
     """Two trainers with the same digest make the same weights of the same micro-batches."""
-    neutral = replace(config, **{name: None for name in _NOT_IN_DIGEST})  # type: ignore[arg-type]
+    neutral = replace(config, **dict.fromkeys(_NOT_IN_DIGEST))  # type: ignore[arg-type]
     fields: dict[str, Any] = {"event_types": event_types, **vars(neutral)}
     return digest(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode())
 
 
-def begin(
-    store: ModelStore, config: LearnerConfig, config_digest: str, kafka: KafkaIds, *, fresh: bool
-) -> Beginning:
+def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: KafkaIds, *, fresh: bool) -> Beginning:
     """Raises Fatal when the stored model cannot be continued soundly, StoreUnavailable when Redis does not answer."""
     newest = store.newest() or 0
     found = None if fresh else newest_whole(store)

@@ -1,0 +1,103 @@
+"""The commands that look at versions and lists, or move the pointer: recs, versions, rollback, promote."""
+
+import json
+import sys
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from model_store.errors import ModelStoreError
+from model_store.keys import Keys
+from model_store.redis_connection import connect
+from model_store.redis_store import RedisStore
+from service.process import Fatal
+from service.settings import CommandSettings
+
+
+def _store() -> RedisStore:
+    settings = CommandSettings()
+    return RedisStore(connect(settings.redis_url), Keys(model=settings.model_name, prefix=settings.key_prefix))
+
+
+def show_recs(user_id: str) -> int:
+    """The user's list, or the trending one when there is none; which of the two goes to stderr."""
+    settings = CommandSettings()
+    redis = connect(settings.redis_url)
+    raw = redis.call("GET", f"{settings.key_prefix}:recs:{user_id}")
+    if raw is None:
+        raw = redis.call("GET", f"{settings.key_prefix}:recs_default")
+        if raw is None:
+            raise Fatal(f"there is no list for {user_id!r}, and no trending list yet: is a scorer running?")
+        print(f"no list for {user_id!r}; this is the trending list", file=sys.stderr)
+    print(json.dumps(json.loads(raw), indent=2, ensure_ascii=False))
+    return 0
+
+
+def show_versions(limit: int, at: str | None) -> int:
+    store = _store()
+    if at is not None:
+        return _show_live_at(store, at)
+    live, pinned = store.live(), store.pinned()
+    numbers = store.versions()[-max(1, limit) :]
+    if not numbers:
+        raise Fatal("there are no versions yet: has a trainer run?")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("version", "made", "kind", "events", "bytes", "recall@20", "ndcg@20", ""):
+        table.add_column(column, justify="left" if column in ("made", "kind", "") else "right")
+    for manifest in store.manifests(numbers):
+        if manifest is None:
+            continue  # retired meanwhile
+        note = ("live, pinned" if pinned is not None else "live") if manifest.version == live else ""
+        table.add_row(
+            str(manifest.version),
+            manifest.created_at,
+            manifest.kind,
+            f"{manifest.events_trained:,}",
+            f"{sum(blob.bytes for blob in manifest.blobs.values()):,}",
+            _figure(manifest.metrics.get("prequential_recall_at_20")),
+            _figure(manifest.metrics.get("prequential_ndcg_at_20")),
+            note,
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+    if pinned is not None:
+        print("the pointer is pinned: `tidemill promote` follows new versions again")
+    return 0
+
+
+def _show_live_at(store: RedisStore, at: str) -> int:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        raise Fatal(f"{at!r} is not a time in ISO 8601, such as 2026-01-05T10:00:00Z") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    version = store.live_at(moment.timestamp())
+    if version is None:
+        raise Fatal(f"no version was live at {at}, as far as the log reaches")
+    print(version)
+    return 0
+
+
+def rollback(version: int) -> int:
+    try:
+        _store().rollback(version, "tidemill rollback")
+    except ModelStoreError as error:
+        raise Fatal(str(error)) from error
+    print(f"version {version} is live and stays so until `tidemill promote`")
+    return 0
+
+
+def promote(version: int | None) -> int:
+    try:
+        now_live = _store().promote(version, "tidemill promote")
+    except ModelStoreError as error:
+        raise Fatal(str(error)) from error
+    print(f"version {now_live} is live; new versions follow it")
+    return 0
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,43 @@
+"""Which items may not be listed now. Every scorer reads all of `items`, from the beginning, before its first list."""
+
+import time
+
+from consumers.decode import DecodeRules, decode
+from consumers.micro_batch import ItemChange
+from consumers.source import EventSource
+
+
+class Catalogue:
+    """`blocked`: items whose latest word on the topic is that they are deleted or not available.
+
+    What the topic no longer tells, because compaction has dropped a deletion, the model's own flags still know.
+    Records that do not fit are left to the trainer's side, which writes the dead letters.
+    """
+
+    def __init__(self, source: EventSource, topic: str, rules: DecodeRules) -> None:
+        self.blocked: set[str] = set()
+        self._source, self._rules = source, rules
+        source.assign({topic: {}})
+
+    @property
+    def caught_up(self) -> bool:
+        return self._source.caught_up
+
+    def poll(self, timeout_s: float = 0.0) -> set[str]:
+        """Takes in what is new; the items that have become blocked by it."""
+        newly: set[str] = set()
+        records = self._source.poll(5000, timeout_s)
+        self._source.take_expired()  # of a compacted topic: nothing that still holds
+        for change in decode(records, self._rules, int(time.time() * 1000)).outcomes:
+            if not isinstance(change, ItemChange):
+                continue
+            if change.deleted or not change.available:
+                newly.add(change.item_id)
+                self.blocked.add(change.item_id)
+            else:
+                newly.discard(change.item_id)
+                self.blocked.discard(change.item_id)
+        return newly
+
+    def close(self) -> None:
+        self._source.close()

@@ -1,0 +1,146 @@
+"""Lists and histories in Redis: the scorer's side of `tidemill:recs:*` and `tidemill:history:*`."""
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from consumers.records import TopicPartition
+from model_store.redis_connection import RedisConnection
+from service.scoring.user_history import STAMP_BYTES, STAMP_START, DamagedHistory, UserHistory, decode_history
+
+log = logging.getLogger(__name__)
+
+# Replaces a history only if it is still the one that was read: a scorer that lost the user's partition without noticing
+# cannot undo what its successor wrote.
+_REPLACE_HISTORY = f"""
+if redis.call('GETRANGE', KEYS[1], {STAMP_START}, {STAMP_START + STAMP_BYTES - 1}) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+# Replaces a list only if nobody has written a newer one meanwhile; it keeps its time to live.
+_REPLACE_LIST = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+"""
+
+
+class Stored(NamedTuple):
+    stamp: bytes  # empty where nothing is stored
+    history: UserHistory
+
+
+class Saved(NamedTuple):
+    user_id: str
+    expected: bytes  # the stamp of what is replaced
+    stamp: bytes  # the new one
+    history: UserHistory
+
+
+class ListStore:
+    """All methods raise StoreUnavailable when Redis does not answer, and may then be called again."""
+
+    def __init__(self, redis: RedisConnection, prefix: str, *, recs_ttl_s: int, history_ttl_s: int) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._recs_ttl_s, self._history_ttl_s = recs_ttl_s, history_ttl_s
+        self._replace_history = redis.script(_REPLACE_HISTORY)
+        self._replace_list = redis.script(_REPLACE_LIST)
+        self._writer = os.urandom(4).hex()
+        self._writes = itertools.count(1)
+
+    def recs_key(self, user_id: str) -> str:
+        return f"{self._prefix}:recs:{user_id}"
+
+    def history_key(self, user_id: str) -> str:
+        return f"{self._prefix}:history:{user_id}"
+
+    def new_stamp(self) -> bytes:
+        return f"{self._writer}{next(self._writes) & 0xFFFFFFFF:08x}".encode()
+
+    def histories(self, user_ids: Sequence[str]) -> dict[str, Stored]:
+        """What is stored of each user; an empty history for one who is not known."""
+        answers = self._redis.pipeline([("GET", self.history_key(user)) for user in user_ids])
+        found = {}
+        for user, raw in zip(user_ids, answers, strict=True):
+            if raw is None:
+                found[user] = Stored(b"", UserHistory())
+                continue
+            try:
+                found[user] = Stored(*decode_history(raw))
+            except DamagedHistory as error:
+                log.error("the history of user %r cannot be read, so it begins anew: %s", user, error)
+                found[user] = Stored(bytes(raw[STAMP_START : STAMP_START + STAMP_BYTES]), UserHistory())
+        return found
+
+    def save_histories(self, saves: Sequence[Saved]) -> list[bool]:
+        """Whether each was stored; False where another scorer has changed it since it was read."""
+        answers = self._redis.pipeline(
+            [
+                self._replace_history.command(
+                    [self.history_key(save.user_id)],
+                    [save.expected, save.history.encode(save.stamp), self._history_ttl_s],
+                )
+                for save in saves
+            ]
+        )
+        return [bool(answer) for answer in answers]
+
+    def write_lists(self, lists: Sequence[tuple[str, bytes]]) -> None:
+        """(user_id, JSON) pairs; each replaces the user's list whole."""
+        self._redis.pipeline([("SET", self.recs_key(user), raw, "EX", self._recs_ttl_s) for user, raw in lists])
+
+    def write_default(self, raw: bytes) -> None:
+        self._redis.call("SET", f"{self._prefix}:recs_default", raw)
+
+    def read_list(self, user_id: str) -> bytes | None:
+        answer: bytes | None = self._redis.call("GET", self.recs_key(user_id))
+        return answer
+
+    def lists_at_rest(self, batch: int = 500) -> Iterator[list[tuple[str, bytes]]]:
+        """Every stored list, as (key, JSON), a batch at a time; one written meanwhile may or may not be among them."""
+        cursor: int | bytes = 0
+        while True:
+            cursor, keys = self._redis.call("SCAN", cursor, "MATCH", f"{self._prefix}:recs*", "COUNT", batch)
+            if keys:
+                values = self._redis.pipeline([("GET", key) for key in keys])
+                yield [(key.decode(), raw) for key, raw in zip(keys, values, strict=True) if raw is not None]
+            if int(cursor) == 0:
+                return
+
+    def replace_lists(self, changes: Sequence[tuple[str, bytes, bytes]]) -> int:
+        """(key, before, after): each only if it is still as before. How many were replaced."""
+        if not changes:
+            return 0
+        answers = self._redis.pipeline([self._replace_list.command([key], [old, new]) for key, old, new in changes])
+        return sum(map(int, answers))
+
+    def note_active(self, where: TopicPartition, users: Sequence[tuple[str, int]]) -> None:
+        """(user_id, epoch ms): who acted in a partition, so that a scorer that takes it over knows whose lists to keep
+        fresh."""
+        key = self._active_key(where)
+        arguments: list[str | int] = []
+        for user, at in users:
+            arguments += [at, user]
+        self._redis.pipeline([("ZADD", key, "GT", *arguments), ("EXPIRE", key, self._history_ttl_s)])
+
+    def recently_active(self, where: TopicPartition, since_ms: int, limit: int) -> list[str]:
+        """Latest first."""
+        key = self._active_key(where)
+        answers = self._redis.pipeline(
+            [
+                ("ZREMRANGEBYSCORE", key, "-inf", since_ms - 1),
+                ("ZRANGE", key, "+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, limit),
+            ]
+        )
+        return [user.decode() for user in answers[1]]
+
+    def _active_key(self, where: TopicPartition) -> str:
+        return f"{self._prefix}:active:{where.topic}:{where.partition}"
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)

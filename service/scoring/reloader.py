@@ -1,0 +1,139 @@
+"""Weights that change under a running scorer: loaded and verified beside the live ones, then one reference is swapped.
+
+Two copies of the model take turns. What is new is applied to the one nobody scores with, which then becomes the live
+one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from model_store.chain import newest_whole, updates_between
+from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
+from model_store.store import ModelStore
+from model_store.version import Manifest
+from model_store.weights import Update
+from service.health import OK, Health
+from service.metrics import ScorerMetrics
+from service.model.recommender import Recommender
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_S = 5.0  # a reader that waits for a snapshot asks for one again after this long
+
+
+@dataclass
+class Weights:
+    """A model of one version. Hold `lock` while scoring with it."""
+
+    recommender: Recommender
+    manifest: Manifest
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+
+class Reloader:
+    """`weights` is what to score with: always one whole, verified version; None before the first is there."""
+
+    def __init__(
+        self, store: ModelStore, *, poll_s: float, device: str, metrics: ScorerMetrics, health: Health
+    ) -> None:
+        self.weights: Weights | None = None
+        self._store, self._poll_s, self._device = store, poll_s, device
+        self._metrics, self._health = metrics, health
+        self._spare: Weights | None = None  # one version behind: lacks `_missed`
+        self._missed: list[Update] = []
+        self._asked_at = -ASK_AGAIN_S
+        self._refused: int | None = None  # a live version that could not be loaded whole
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            try:
+                self.check()
+            except Exception:  # a reader keeps the version it has, whatever happens, and says so
+                log.exception("reloading failed")
+                self._health.set("weights", "reloading failed; see the log")
+                self._stop.wait(1.0)
+
+    def check(self) -> bool:
+        """Follows the pointer if it has moved; True when the live weights were swapped. Never raises for a damaged or
+        missing version, or for a store that is away: the weights stay as they are."""
+        started = time.perf_counter()
+        try:
+            live = self._store.live()
+        except StoreUnavailable as error:
+            self._health.set("redis", str(error))
+            return False
+        self._health.set("redis", OK)
+        if live is None:
+            return False
+        try:
+            if self.weights is not None and live == self.weights.version:
+                self._refused = None
+                self._health.set("weights", OK)
+                return False
+            self._follow(live)
+        except StoreUnavailable as error:
+            self._health.set("redis", str(error))
+            return False
+        except (Damaged, NoSuchVersion) as error:
+            self._cannot_load(live, error)
+            return False
+        self._refused = None
+        self._health.set("weights", OK)
+        self._metrics.reload.observe(time.perf_counter() - started)
+        return True
+
+    def _follow(self, live: int) -> None:
+        have = None if self.weights is None else self.weights.version
+        if have is not None and have > live:
+            have = None  # a rollback: what came after must be undone, so begin from a snapshot
+        steps = updates_between(self._store, have, live)
+        self._swap([update for _, update in steps], steps[-1][0])
+
+    def _swap(self, updates: list[Update], manifest: Manifest) -> None:
+        full = [number for number, update in enumerate(updates) if update.full]
+        pending = updates[full[-1] :] if full else [*self._missed, *updates]
+        spare = self._spare if self._spare is not None else Weights(Recommender(self._device), manifest)
+        if not full and self._spare is None and self.weights is not None:
+            with self.weights.lock:
+                spare = Weights(self.weights.recommender.copy(), manifest)
+            pending = updates
+        with spare.lock:  # a scorer may still be in the middle of its last group with it
+            for update in pending:
+                spare.recommender.apply(update)
+            spare.manifest = manifest
+        self._spare, self.weights = self.weights, spare
+        self._missed = updates[full[-1] :] if full else updates
+        self._metrics.model_version.set(manifest.version)
+        self._health.fact("model_version", manifest.version)
+
+    def _cannot_load(self, live: int, error: Exception) -> None:
+        if self._refused != live:
+            self._refused = live
+            self._metrics.reload_failures.inc()
+            serving = "nothing" if self.weights is None else f"version {self.weights.version}"
+            self._health.set("weights", f"version {live} cannot be loaded ({error}); serving {serving}")
+        if self.weights is None and (found := newest_whole(self._store, live, readers=True)) is not None:
+            log.warning("starting with version %d, the newest that is whole", found.version)
+            recommender = Recommender(self._device)
+            recommender.load(found.state.snapshot())
+            self.weights, self._spare, self._missed = Weights(recommender, found.manifest), None, []
+            self._metrics.model_version.set(found.version)
+        now = time.monotonic()
+        if now - self._asked_at >= ASK_AGAIN_S:
+            self._asked_at = now
+            self._store.request_snapshot(f"version {live} cannot be read: {error}")
