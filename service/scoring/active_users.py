@@ -176,7 +176,7 @@ class ActiveUsers:
 
 
 def _pop(names: dict[str, None], count: int) -> list[str]:
-    taken = []
+    taken: list[str] = []
     while names and len(taken) < count:
         name = next(iter(names))
         del names[name]
