@@ -67,8 +67,11 @@ class ActiveUsers:
         return self._users.get(user_id)
 
     def add(self, user: ActiveUser) -> None:
-        """A user from storage, whose list may be stale."""
+        """A user from storage, whose list may be stale. Until they act, they count as quieter than who is here."""
+        known = user.user_id in self._users
         self._users[user.user_id] = user
+        if not known:
+            self._users.move_to_end(user.user_id, last=False)
         self._current.pop(user.user_id, None)
         self._at_rest[user.user_id] = 0.0
         self._at_rest.move_to_end(user.user_id, last=False)

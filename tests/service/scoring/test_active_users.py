@@ -272,6 +272,17 @@ def test_beyond_the_limit_the_quietest_are_forgotten() -> None:
     assert group(users) == ["a", "d"]
 
 
+def test_users_from_storage_do_not_push_out_those_who_act() -> None:
+    users = ActiveUsers(2)
+    act(users, "a", 0, ms=100)
+    for name, ms in (("recent", 90), ("older", 80)):  # the latest first
+        users.add(ActiveUser(name, b"", UserHistory(last_event_ms=ms)))
+    users.forget_quiet(0)
+    assert [name in users for name in ("a", "recent", "older")] == [True, True, False]
+    users.forget_quiet(95)
+    assert [name in users for name in ("a", "recent")] == [True, False]
+
+
 def test_users_with_unsaved_events_stay() -> None:
     users = ActiveUsers(1)
     user = act(users, "a", 0, ms=1)
