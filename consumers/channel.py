@@ -40,11 +40,11 @@ _COLUMNS = (
 )
 
 
-class FeederDied(Exception):  # noqa: N818  # a state of the world, named for what happened
+class FeederDied(Exception):  # a state of the world, named for what happened
     """The feeder's end of the channel is closed, and everything it had sent was received."""
 
 
-class ParentDied(Exception):  # noqa: N818
+class ParentDied(Exception):
     """The parent's end of the channel is closed: nobody is left to read for."""
 
 

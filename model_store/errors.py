@@ -3,7 +3,7 @@
 A reader catches `Damaged` (stay on the version it has, say so, ask for a snapshot) and `StoreUnavailable` (try again).
 A trainer also meets the refusals of `publish` and `move`.
 """
-# ruff: noqa: N818 - LeaseLost says what happened; LeaseLostError says it twice
+
 
 
 class ModelStoreError(Exception):

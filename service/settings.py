@@ -26,7 +26,7 @@ class CommonSettings(BaseSettings):
     model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
     event_weights: dict[str, float] = Field(
         dict(DEFAULT_EVENT_WEIGHTS),
-        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 "
+        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or less "
         "counts as an event and is neither a target nor part of a history",
     )
     future_tolerance_hours: float = Field(24.0, gt=0, description="events whose ts is further ahead are rejected")
@@ -76,7 +76,7 @@ class ScorerSettings(CommonSettings):
     reload_poll_ms: float = Field(20.0, gt=0, description="how often the live pointer is looked at")
     refresh_interval_ms: float = Field(500.0, ge=0, description="least age of a list before newer weights rewrite it")
     list_budget: float = Field(
-        0.6, gt=0, le=1, description="share of one core that lists may take; histories always come first"
+        0.9, gt=0, le=1, description="share of one core that lists may take; histories always come first"
     )
     active_seconds: float = Field(1800.0, gt=0, description="a user is recently active for this long after an event")
     max_active_users: int = Field(200_000, ge=1, description="users whose history is held in memory")
