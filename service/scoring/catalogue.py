@@ -4,7 +4,7 @@ import time
 
 from consumers.decode import DecodeRules, decode
 from consumers.micro_batch import ItemChange
-from consumers.source import EventSource
+from consumers.source import EventSource, SourceStatus
 
 
 class Catalogue:
@@ -16,12 +16,17 @@ class Catalogue:
 
     def __init__(self, source: EventSource, topic: str, rules: DecodeRules) -> None:
         self.blocked: set[str] = set()
+        self.changes = 0  # how often `blocked` has gained or lost an item
         self._source, self._rules = source, rules
         source.assign({topic: {}})
 
     @property
     def caught_up(self) -> bool:
         return self._source.caught_up
+
+    @property
+    def status(self) -> SourceStatus:
+        return self._source.status
 
     def poll(self, timeout_s: float = 0.0) -> set[str]:
         """Takes in what is new; the items that have become blocked by it."""
@@ -31,7 +36,9 @@ class Catalogue:
         for change in decode(records, self._rules, int(time.time() * 1000)).outcomes:
             if not isinstance(change, ItemChange):
                 continue
-            if change.deleted or not change.available:
+            blocked = change.deleted or not change.available
+            self.changes += blocked != (change.item_id in self.blocked)
+            if blocked:
                 newly.add(change.item_id)
                 self.blocked.add(change.item_id)
             else:

@@ -20,6 +20,7 @@ from service.model.recommender import Recommender
 
 log = logging.getLogger(__name__)
 
+NO_VERSION = "no version yet"
 ASK_AGAIN_S = 5.0  # a reader that waits for a snapshot asks for one again after this long
 
 
@@ -51,6 +52,7 @@ class Reloader:
         self._refused: int | None = None  # a live version that could not be loaded whole
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
+        health.set("weights", NO_VERSION)
 
     def start(self) -> None:
         self._thread.start()
@@ -77,6 +79,9 @@ class Reloader:
         except StoreUnavailable as error:
             self._health.set("redis", str(error))
             return False
+        except Damaged as error:
+            self._health.set("weights", str(error))
+            return False
         self._health.set("redis", OK)
         if live is None:
             return False
@@ -90,8 +95,11 @@ class Reloader:
             self._health.set("redis", str(error))
             return False
         except (Damaged, NoSuchVersion) as error:
-            self._cannot_load(live, error)
-            return False
+            try:
+                return self._cannot_load(live, error)
+            except StoreUnavailable as away:
+                self._health.set("redis", str(away))
+                return False
         self._refused = None
         self._health.set("weights", OK)
         self._metrics.reload.observe(time.perf_counter() - started)
@@ -112,6 +120,7 @@ class Reloader:
             with self.weights.lock:
                 spare = Weights(self.weights.recommender.copy(), manifest)
             pending = updates
+        self._spare = None  # should it fail half-way, nobody goes on from there
         with spare.lock:  # a scorer may still be in the middle of its last group with it
             for update in pending:
                 spare.recommender.apply(update)
@@ -121,19 +130,23 @@ class Reloader:
         self._metrics.model_version.set(manifest.version)
         self._health.fact("model_version", manifest.version)
 
-    def _cannot_load(self, live: int, error: Exception) -> None:
-        if self._refused != live:
-            self._refused = live
-            self._metrics.reload_failures.inc()
-            serving = "nothing" if self.weights is None else f"version {self.weights.version}"
-            self._health.set("weights", f"version {live} cannot be loaded ({error}); serving {serving}")
-        if self.weights is None and (found := newest_whole(self._store, live, readers=True)) is not None:
+    def _cannot_load(self, live: int, error: Exception) -> bool:
+        """Says so and asks for a snapshot. Without any version, begins with the newest that is whole: then True."""
+        found = newest_whole(self._store, live, readers=True) if self.weights is None else None
+        if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
             recommender = Recommender(self._device)
             recommender.load(found.state.snapshot())
             self.weights, self._spare, self._missed = Weights(recommender, found.manifest), None, []
             self._metrics.model_version.set(found.version)
+            self._health.fact("model_version", found.version)
+        if self._refused != live:
+            self._refused = live
+            self._metrics.reload_failures.inc()
+        serving = "nothing" if self.weights is None else f"version {self.weights.version}"
+        self._health.set("weights", f"version {live} cannot be loaded ({error}); serving {serving}")
         now = time.monotonic()
         if now - self._asked_at >= ASK_AGAIN_S:
             self._asked_at = now
             self._store.request_snapshot(f"version {live} cannot be read: {error}")
+        return found is not None

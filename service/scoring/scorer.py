@@ -69,7 +69,8 @@ class Scorer:
         self._unsaved: dict[str, ActiveUser] = {}
         self._next: dict[TopicPartition, int] = {}  # offsets to commit
         self._assigned: set[TopicPartition] = set()
-        self._newcomers: list[str] = []  # recently active users of partitions just taken over
+        self._newcomers: dict[TopicPartition, list[str]] = {}  # recently active users of partitions just taken over
+        self._listless: dict[str, ActiveUser] = {}  # nothing could be listed for them: they wait for a change
         self._newest_kafka_ms = 0
         self._weights_version: int | None = None
         self._mask: tuple[int, int, NDArray[np.bool_] | None] | None = None
@@ -107,11 +108,15 @@ class Scorer:
         """All of `items` before the first list: what compaction has kept says what is deleted or not available."""
         while not self._stop.is_set() and not self._catalogue.caught_up:
             self._catalogue.poll(0.1)
+            status = self._catalogue.status
+            self._health.set("kafka", OK if status.healthy else status.message)
         self._sweeper.sweep_soon(set(self._catalogue.blocked))
 
     def _read_blocked(self) -> set[str]:
         newly = self._catalogue.poll()
-        self._blocked_changes += len(newly)
+        if self._catalogue.changes != self._blocked_changes:
+            self._blocked_changes = self._catalogue.changes
+            self._listless_again()
         return newly
 
     def _read_window(self) -> list[Record]:
@@ -209,6 +214,12 @@ class Scorer:
         if weights is not None and weights.version != self._weights_version:
             self._weights_version = weights.version
             self._active.learned(weights.manifest.trained_through)
+            self._listless_again()
+
+    def _listless_again(self) -> None:
+        """There may be something to list now."""
+        self._active.again(user for name, user in self._listless.items() if self._active.get(name) is user)
+        self._listless.clear()
 
     def _write_lists(self) -> None:
         """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
@@ -265,9 +276,10 @@ class Scorer:
         history = self._metrics.freshness.labels("history")
         learned = self._metrics.freshness.labels("learned")
         for user, best in zip(group, ranked, strict=True):
-            if not best:  # nothing can be listed yet: with the next version there may be
-                self._active.again([user])
+            if not best:  # at once again would be the same
+                self._listless[user.user_id] = user
                 continue
+            self._listless.pop(user.user_id, None)
             for kafka_ms in user.unreflected:
                 history.observe(max(0, done - kafka_ms) / 1000)
             for where, offset, kafka_ms in list(user.unlearned):
@@ -291,16 +303,17 @@ class Scorer:
         with weights.lock:
             manifest = weights.manifest
             [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
-        self._lists.write_default(
-            list_json(
-                "",
-                best,
-                model_version=manifest.version,
-                trained_through=manifest.trained_through,
-                events_seen=0,
-                generated_at=timestamp(),
+        if best:
+            self._lists.write_default(
+                list_json(
+                    "",
+                    best,
+                    model_version=manifest.version,
+                    trained_through=manifest.trained_through,
+                    events_seen=0,
+                    generated_at=timestamp(),
+                )
             )
-        )
         self._default_at = now
 
     def _keep_house(self) -> None:
@@ -308,9 +321,12 @@ class Scorer:
         if now - self._committed_at >= COMMIT_EVERY_S and self._next:
             self._committed_at = now
             self._commit()
-        if self._newcomers:
-            some, self._newcomers = self._newcomers[:500], self._newcomers[500:]
-            self._load(some)
+        for where, names in list(self._newcomers.items())[:1]:
+            self._load(names[:500])
+            if not names[500:]:
+                del self._newcomers[where]
+            else:
+                self._newcomers[where] = names[500:]
         if now - self._housekept_at < HOUSEKEEPING_EVERY_S:
             return
         self._housekept_at = now
@@ -342,7 +358,8 @@ class Scorer:
         limit = self._settings.max_active_users // 4
         try:
             for where in partitions:
-                self._newcomers += self._lists.recently_active(where, since, limit)
+                if names := self._lists.recently_active(where, since, limit):
+                    self._newcomers[where] = names
         except StoreUnavailable as error:
             log.warning("who acted lately is not known, their lists wait for their next event: %s", error)
 
@@ -360,8 +377,10 @@ class Scorer:
         self._assigned.difference_update(partitions)
         for where in partitions:
             self._next.pop(where, None)
+            self._newcomers.pop(where, None)
         self._active.forget_partitions(partitions)
         self._unsaved = {name: user for name, user in self._unsaved.items() if name in self._active}
+        self._listless = {name: user for name, user in self._listless.items() if name in self._active}
 
     def _live_version(self) -> int | None:
         return None if self._reloader.weights is None else self._reloader.weights.version

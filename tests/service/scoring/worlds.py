@@ -1,0 +1,86 @@
+"""Small real models in a store in memory, and lists to look at."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.micro_batch import ItemChange
+from model_store.codec import encode
+from model_store.memory_store import MemoryStore
+from model_store.version import KafkaIds, Manifest, timestamp
+from model_store.weights import Update
+from service.model.contexts import Contexts
+from service.model.recommender import Recommender
+from service.training.learner import Learner, LearnerConfig
+from tests.service.training.streams import micro_batch, random_events
+
+
+class Trainer:
+    """Learns random events and publishes each time it is asked to."""
+
+    def __init__(self, store: MemoryStore, seed: int = 0) -> None:
+        self.store = store
+        self.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8))
+        self.version = 0
+        self.parent: int | None = None
+        self._seed = seed
+        lease = store.acquire("trainer", 1e6)
+        assert lease is not None
+        self._lease = lease
+
+    def learn(self, n: int = 100, items: int = 60, catalogue: tuple[ItemChange, ...] = ()) -> None:
+        self._seed += 1
+        events = random_events(n, self._seed, items=items)
+        self.learner.learn(micro_batch(events, first_key=1 + self._seed * 10_000, catalogue=catalogue))
+
+    def publish(self, *, snapshot: bool = False, through: int = 0, live: bool = True) -> Manifest:
+        update = self.learner.drain()
+        full = snapshot or self.parent is None
+        manifest = self._publish(self.learner.snapshot() if full else update, through)
+        if live:
+            self.store.move(manifest.version, "test", lease=self._lease)
+        return manifest
+
+    def step(self, *, snapshot: bool = False, through: int = 0) -> Manifest:
+        self.learn()
+        return self.publish(snapshot=snapshot, through=through)
+
+    def _publish(self, update: Update, through: int) -> Manifest:
+        version = self.version + 1
+        manifest = Manifest(
+            version=version,
+            parent=self.parent,
+            kind="snapshot" if update.full else "delta",
+            created_at=timestamp(1e9 + version),
+            run_id="test",
+            kafka=KafkaIds(cluster_id="test"),
+            trained_through={"events": {"0": through}},
+            events_trained=0,
+            config_digest="test",
+            blobs=self.store.put_blobs(encode(update)),
+        )
+        self.store.publish(manifest, self._lease)
+        self.version = self.parent = version
+        return manifest
+
+
+def scores(recommender: Recommender) -> NDArray[np.float32]:
+    """[8, C] of eight random histories."""
+    rng = np.random.default_rng(1)
+    histories = rng.integers(-1, recommender.size, size=(8, recommender.history_length))
+    found: NDArray[np.float32] = recommender.scores(Contexts.of(histories.astype(np.int64))).numpy()
+    return found[:, : recommender.size]
+
+
+def items_of(raw: bytes | None) -> list[str]:
+    assert raw is not None
+    return [item["item_id"] for item in json.loads(raw)["items"]]
+
+
+def body_of(raw: bytes | None) -> Mapping[str, Any]:
+    assert raw is not None
+    body: Mapping[str, Any] = json.loads(raw)
+    return body
