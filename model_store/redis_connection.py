@@ -8,7 +8,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from model_store.errors import StoreUnavailable
+from model_store.errors import ModelStoreError, StoreUnavailable
 
 Command = Sequence[str | bytes | int | float]
 """A command and its arguments, as one would type them."""
@@ -20,20 +20,25 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
     timeout: seconds for connecting, and for sending or receiving one command (256 MB take about two over 1 Gbit/s).
     retries: how often a command is sent again after a broken connection. It may then have been carried out twice: send
     only what may be repeated.
+
+    Raises: ModelStoreError where the URL is none.
     """
     # typed Any: the library's own types and the stubs that some environments hold disagree about it
     library: Any = redis.Redis
-    client = library.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=min(timeout, 3.0),
-        socket_keepalive=True,
-        # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
-        health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
-        decode_responses=False,
-        protocol=2,  # one shape of answers with every server from 6.2 on
-    )
+    try:
+        client = library.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(timeout, 3.0),
+            socket_keepalive=True,
+            # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
+            health_check_interval=15,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+            decode_responses=False,
+            protocol=2,  # one shape of answers with every server from 6.2 on
+        )
+    except ValueError as error:
+        raise ModelStoreError(str(error)) from error
     return RedisConnection(client)
 
 

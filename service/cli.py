@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
+
+from model_store.errors import ModelStoreError
 
 # what a command needs is imported when it runs: `tidemill --help` need not wait for torch
 
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValidationError, SettingsError) as error:
         return _complain(_settings_line(error), 2)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ModelStoreError) as error:
         return _complain(str(error), 1)
 
 
@@ -126,6 +129,8 @@ def _options(parser: argparse.ArgumentParser, make: Callable[[], T]) -> T:
     """What was asked; wrong combinations end with the usage and exit code 2."""
     try:
         return make()
+    except (ValidationError, SettingsError):
+        raise  # ValueErrors too, but of the settings
     except ValueError as error:
         parser.error(str(error))
 
@@ -163,7 +168,8 @@ def _settings_line(error: ValidationError | SettingsError) -> str:
     if isinstance(error, ValidationError):
         problems = (f"TIDEMILL_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         return "wrong settings: " + "; ".join(problems)
-    return f"wrong settings: {error}"
+    field = re.search(r'field "(\w+)"', str(error))
+    return f"wrong settings: TIDEMILL_{field[1].upper()}: not valid JSON" if field else f"wrong settings: {error}"
 
 
 def _complain(line: str, code: int) -> int:

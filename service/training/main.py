@@ -14,7 +14,7 @@ from consumers.feeder import FeederConfig, start_feeder
 from consumers.topics import KafkaIdentity, ensure_topics, identify
 from model_store.errors import StoreUnavailable
 from model_store.keys import Keys
-from model_store.lease import Lease, LeaseKeeper, wait_for_lease
+from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
 from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
@@ -27,6 +27,8 @@ from service.training.resume import begin, config_digest, learner_config
 from service.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+LEASE_PATIENCE_S = 1.0  # a free lease is there at once; a longer wait is worth a line
 
 
 def run_trainer(settings: TrainerSettings) -> int:
@@ -53,9 +55,8 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
     if identity is None:
         return
     kafka = KafkaIds(cluster_id=identity.cluster_id, topics=identity.topic_ids)
-    health.set("lease", "waiting for the lease: another trainer may hold it")
     holder = f"{socket.gethostname()}:{os.getpid()}:{run_id[:8]}"
-    lease = wait_for_lease(store, holder, settings.lease_seconds, stop)
+    lease = _lease(store, holder, settings.lease_seconds, health, stop)
     if lease is None:
         return
     with LeaseKeeper(store, lease, settings.lease_seconds) as keeper:
@@ -136,6 +137,17 @@ def _lead(
         ).run()
     finally:
         publisher.stop()
+
+
+def _lease(store: Leases, holder: str, ttl: float, health: Health, stop: threading.Event) -> Lease | None:
+    """The lease once it is free; /health says so where that takes longer than a moment. None when stopped."""
+    say = threading.Timer(LEASE_PATIENCE_S, health.set, ("lease", "waiting for the lease: another trainer may hold it"))
+    say.start()
+    try:
+        return wait_for_lease(store, holder, ttl, stop)
+    finally:
+        say.cancel()
+        say.join()
 
 
 def _prepare_kafka(settings: TrainerSettings) -> KafkaIdentity:

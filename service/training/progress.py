@@ -34,12 +34,12 @@ class Progress:
 
     def add(self, batch: MicroBatch, result: LearnResult, replay: int, extra: Mapping[str, int] | None = None) -> None:
         """Raises ValueError when the batch does not continue where the last one ended."""
-        for topic, partition, start, end in batch.ranges:
+        for topic, partition, start, _ in batch.ranges:
             where = TopicPartition(topic, partition)
             at = self.trained_through.get(where)
             if at is not None and start < at:
                 raise ValueError(f"{topic}[{partition}]: a batch from {start}, but everything before {at} is learned")
-            self.trained_through[where] = end
+        self.trained_through.update({TopicPartition(r.topic, r.partition): r.end for r in batch.ranges})
         self.events_trained += result.n_events
         self.batches.append(
             BatchRecord(

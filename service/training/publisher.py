@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from model_store.codec import encode
-from model_store.errors import Incomplete, LeaseLost, ModelStoreError, StoreUnavailable
+from model_store.errors import Incomplete, LeaseLost, ModelStoreError, NoSuchVersion, StoreUnavailable
 from model_store.lease import Lease
 from model_store.retention import retire
 from model_store.store import ModelStore
@@ -115,6 +115,11 @@ class Publisher:
             self._snapshot_due = True
         return self._snapshot_due or self._clock() - self._snapshot_at > self._rules.snapshot_interval_s
 
+    @property
+    def published_version(self) -> int | None:
+        """Which version `published_state` is: at the start of a run not the newest one, where that is damaged."""
+        return self._parent
+
     def published_state(self) -> State:
         """What was published last. Only while `idle`: the publisher writes into it."""
         return self._published
@@ -155,9 +160,11 @@ class Publisher:
         started = self._clock()
         version = self.version + 1
         created_at = timestamp(time.time())
+        # decided once: an attempt whose answer was lost must be repeated with the same bytes
+        snapshot = self._needs_snapshot()
         while True:
             try:
-                kind, size = self._attempt(candidate, version, created_at)
+                kind, size = self._attempt(candidate, version, created_at, snapshot)
                 break
             except StoreUnavailable as error:
                 self._metrics.publish_failures.inc()
@@ -165,12 +172,16 @@ class Publisher:
                 if self._stopping:
                     raise
                 time.sleep(RETRY_S)
-            except Incomplete as error:
+            except (Incomplete, NoSuchVersion) as error:
                 self._metrics.publish_failures.inc()
                 log.warning(
                     "the store has lost what version %d builds on, so it becomes a snapshot: %s", version, error
                 )
-                self._snapshot_due = True
+                if self._stopping:
+                    raise
+                if snapshot:  # it stands on nothing but its own blobs: gone again between two calls
+                    time.sleep(RETRY_S)
+                snapshot = True
         self._health.set("redis", OK)
         self.version = self._parent = version
         self.trained_through = candidate.trained_through
@@ -178,8 +189,7 @@ class Publisher:
         if kind == "snapshot":
             self._retire()
 
-    def _attempt(self, candidate: Candidate, version: int, created_at: str) -> tuple[str, int]:
-        snapshot = self._needs_snapshot()
+    def _attempt(self, candidate: Candidate, version: int, created_at: str, snapshot: bool) -> tuple[str, int]:
         blobs = encode(self._published.snapshot() if snapshot else candidate.update)
         manifest = Manifest(
             version=version,

@@ -63,8 +63,8 @@ def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: K
     manifest = found.manifest
     if manifest.config_digest != config_digest:
         raise Fatal(
-            f"version {manifest.version} was made with other settings (event weights, seed or history length); "
-            "put them back, or begin anew with TIDEMILL_FRESH=1"
+            f"version {manifest.version} was made with other settings (event weights, seed or history length) or "
+            "another model; put them back, or begin anew with TIDEMILL_FRESH=1"
         )
     _check_kafka(manifest.kafka, kafka, manifest.version)
     log.info("continuing from version %d: %d events learned", manifest.version, manifest.events_trained)

@@ -126,8 +126,9 @@ class Trainer:
             return {}
         self._learner.reset_weights(self._publisher.published_state())
         self._metrics.weights_reset.inc()
-        log.error("%d in a row: back to the weights of version %d", SKIPPED_IN_A_ROW, self._publisher.version)
-        return {"weights_of_version": self._publisher.version}
+        version = self._publisher.published_version
+        log.error("%d in a row: back to the weights of version %s", SKIPPED_IN_A_ROW, version)
+        return {} if version is None else {"weights_of_version": version}
 
     def _publish_if_due(self) -> None:
         if self._dirty and self._publisher.ready():
@@ -204,7 +205,8 @@ class Trainer:
         m.events_trained.inc(result.n_events)
         m.events_trained_all.set(self._progress.events_trained)
         m.replay.set(replay)
-        m.items.set(self._learner.recommender.size)
+        m.items.set(self._learner.items.in_use)
+        m.users.set(self._learner.users.in_use)
         if result.loss is not None:
             m.train_loss.set(result.loss)
         figures = self._progress.metrics()

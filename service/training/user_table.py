@@ -35,6 +35,11 @@ class UserTable:
     def size(self) -> int:
         return len(self.names)
 
+    @property
+    def in_use(self) -> int:
+        """Users who have a row; the others are free for new ones."""
+        return self.size - len(self._free)
+
     def rows_of(self, ids: Sequence[str], *, limit: int | None) -> Index:
         """A row for each of these distinct users; new ones get an empty one, from those absent longest if need be."""
         rows = self.names.rows_of(ids)

@@ -1,0 +1,75 @@
+import dataclasses
+
+import pytest
+
+from consumers.records import OffsetRange, TopicPartition
+from service.training.learner import LearnResult
+from service.training.progress import RECENT_RANKED, Progress
+from tests.model_store.worlds import manifest
+from tests.service.training.runs import rejects
+
+NOTHING = LearnResult(
+    loss=None, n_events=0, duplicates=0, learned=0, replayed=0, skipped=False, grad_norm=0.0, touched_rows=0
+)
+HERE = TopicPartition("events", 0)
+
+
+def test_it_counts_events_and_moves_on() -> None:
+    progress = Progress()
+    progress.add(rejects(0, 7), dataclasses.replace(NOTHING, n_events=5), 2)
+    progress.add(rejects(7, 9), dataclasses.replace(NOTHING, n_events=1, skipped=True), 0, {"weights_of_version": 3})
+    assert progress.trained_through == {HERE: 9}
+    assert progress.events_trained == 6
+    first, second = progress.take_batches()
+    assert (first.ranges, first.replay, first.skipped, first.extra) == ((("events", 0, 0, 7),), 2, False, {})
+    assert (second.replay, second.skipped, second.extra) == (0, True, {"weights_of_version": 3})
+    assert progress.take_batches() == ()
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_offsets_never_go_back(start: int) -> None:
+    progress = Progress()
+    progress.add(rejects(0, 5), NOTHING, 1)
+    with pytest.raises(ValueError, match=r"events\[0\]: a batch from \d, but everything before 5 is learned"):
+        progress.add(rejects(start, 9), NOTHING, 1)
+    assert progress.trained_through == {HERE: 5}
+    assert len(progress.batches) == 1
+
+
+def test_a_refused_batch_changes_nothing() -> None:
+    progress = Progress(trained_through={TopicPartition("events", 1): 5})
+    batch = dataclasses.replace(rejects(0, 3), ranges=(OffsetRange("events", 0, 0, 3), OffsetRange("events", 1, 4, 6)))
+    with pytest.raises(ValueError, match=r"events\[1\]"):
+        progress.add(batch, NOTHING, 1)
+    assert progress.trained_through == {TopicPartition("events", 1): 5}
+
+
+def test_records_that_expired_leave_a_gap() -> None:
+    progress = Progress(trained_through={HERE: 5})
+    progress.add(rejects(90, 95), NOTHING, 1)
+    assert progress.trained_through == {HERE: 95}
+
+
+def test_it_goes_on_from_a_manifest() -> None:
+    progress = Progress.of(manifest(3))
+    assert progress.trained_through == {HERE: 30}
+    assert progress.events_trained == 30
+    assert progress.offsets_by_topic() == manifest(3).trained_through
+
+
+def test_offsets_as_a_manifest_names_them() -> None:
+    offsets = {TopicPartition("items", 0): 1, TopicPartition("events", 10): 2, TopicPartition("events", 2): 3}
+    assert Progress(trained_through=offsets).offsets_by_topic() == {"events": {"2": 3, "10": 2}, "items": {"0": 1}}
+
+
+def test_quality_is_averaged_over_the_latest_events() -> None:
+    progress = Progress()
+    assert progress.metrics() == {}
+    good = dataclasses.replace(NOTHING, ranked=int(RECENT_RANKED), recall_at_20=RECENT_RANKED, ndcg_at_20=0.0, loss=2.0)
+    bad = dataclasses.replace(NOTHING, ranked=int(RECENT_RANKED), recall_at_20=0.0, ndcg_at_20=RECENT_RANKED)
+    progress.add(rejects(0, 1), good, 1)
+    assert progress.metrics() == {"train_loss": 2.0, "prequential_recall_at_20": 1.0, "prequential_ndcg_at_20": 0.0}
+    progress.add(rejects(1, 2), bad, 1)
+    assert progress.metrics()["train_loss"] == 2.0
+    assert progress.metrics()["prequential_recall_at_20"] == pytest.approx(1 / 3)
+    assert progress.metrics()["prequential_ndcg_at_20"] == pytest.approx(2 / 3)

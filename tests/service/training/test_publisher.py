@@ -1,0 +1,200 @@
+"""What becomes of a candidate: a snapshot or a delta, once, whatever the store does meanwhile."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+
+from model_store.chain import load
+from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMissing, StoreUnavailable
+from model_store.lease import Lease
+from model_store.memory_store import MemoryStore
+from model_store.version import BlobRef, Manifest
+from service.training import publisher as module
+from tests.service.training.runs import RULES, Run, batches, hold, manifests
+from tests.service.training.streams import assert_same
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+
+class Faulty(MemoryStore):
+    """Raises what it is told to, once each, in order; where the name of a call stands, before or after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[tuple[str, Exception]] = []
+
+    def _fault(self, where: str) -> None:
+        if self.faults and self.faults[0][0] == where:
+            raise self.faults.pop(0)[1]
+
+    def put_blobs(self, blobs: Mapping[str, bytes]) -> dict[str, BlobRef]:
+        self._fault("blobs")
+        return super().put_blobs(blobs)
+
+    def publish(self, manifest: Manifest, lease: Lease) -> None:
+        self._fault("publish")
+        super().publish(manifest, lease)
+        self._fault("published")
+
+    def move(self, version: int, reason: str, *, alias: str = "champion", lease: Lease | None = None) -> bool:
+        self._fault("move")
+        return super().move(version, reason, alias=alias, lease=lease)
+
+
+def kinds(store: MemoryStore) -> list[str]:
+    return [manifest.kind for manifest in manifests(store)]
+
+
+def test_a_chain_reads_back_as_the_learner_stands() -> None:
+    store = MemoryStore()
+    run = Run(store).go(batches(5))
+    assert kinds(store) == ["snapshot"] + ["delta"] * 5
+    assert store.live() == store.newest() == run.publisher.version == 6
+    assert_same(load(store, 6).snapshot(), run.learner.snapshot())
+    assert [manifest.parent for manifest in manifests(store)] == [None, 1, 2, 3, 4, 5]
+    assert run.metric("model_version") == 6
+
+
+def test_a_request_is_answered_by_the_next_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
+    store = MemoryStore()
+    run = Run(store).go([*batches(2), lambda: store.request_snapshot("a reader is lost"), *batches(2, first=2)])
+    assert kinds(store) == ["snapshot", "delta", "delta", "snapshot", "delta", "delta"]
+    assert manifests(store)[3].batches == ()
+    assert_same(load(store, 6).snapshot(), run.learner.snapshot())
+
+
+def test_a_snapshot_after_so_many_deltas() -> None:
+    store = MemoryStore()
+    run = Run(store, rules=dataclasses.replace(RULES, chain_limit=2)).go(batches(6))
+    assert kinds(store) == ["snapshot", "delta", "delta"] * 2 + ["snapshot"]
+    assert_same(load(store, 7).snapshot(), run.learner.snapshot())
+
+
+def test_a_snapshot_once_the_deltas_are_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_CHAIN_BYTES", 1)
+    store = MemoryStore()
+    Run(store, rules=dataclasses.replace(RULES, chain_bytes_ratio=1e-6)).go(batches(4))
+    assert kinds(store) == ["snapshot", "delta", "snapshot", "delta", "snapshot"]
+
+
+def test_a_snapshot_once_the_last_one_is_old() -> None:
+    store = MemoryStore()
+    Run(store, rules=dataclasses.replace(RULES, snapshot_interval_s=1e-9)).go(batches(2))
+    assert set(kinds(store)) == {"snapshot"}
+
+
+def test_old_versions_go_after_a_snapshot() -> None:
+    store = MemoryStore()
+    Run(store, rules=dataclasses.replace(RULES, chain_limit=1, keep_snapshots=1, grace_s=0.0)).go(batches(6))
+    assert len(store.versions()) < 5
+    assert store.newest() == 7
+
+
+@pytest.mark.parametrize("where", ["blobs", "publish", "published", "move"])
+def test_a_store_that_is_away_is_tried_again_and_nothing_is_lost(where: str) -> None:
+    store = Faulty()
+    away: list[tuple[str, Exception]] = [(where, StoreUnavailable("Redis: away"))] * 3
+    run = Run(store).go([*batches(2), lambda: store.faults.extend(away), *batches(3, first=2)])
+    assert not store.faults
+    assert store.versions() == [1, 2, 3, 4, 5, 6]
+    assert kinds(store) == ["snapshot"] + ["delta"] * 5
+    assert_same(load(store, 6).snapshot(), run.learner.snapshot())
+    assert run.metric("publish_failures_total") == 3
+    assert run.health.report()[0]
+
+
+def test_a_lost_answer_is_repeated_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a snapshot falls due between the two attempts."""
+    store = Faulty()
+    run = Run(store)
+    answers = iter([False, *[True] * 9])  # for the second version on
+    fresh = run.publisher._needs_snapshot
+    monkeypatch.setattr(
+        run.publisher, "_needs_snapshot", lambda: fresh() if run.publisher.version == 0 else next(answers)
+    )
+
+    def lose() -> None:
+        store.faults = [("published", StoreUnavailable("the answer was lost"))]
+
+    run.go([lose, *batches(2)])
+    assert kinds(store) == ["snapshot", "delta", "snapshot"]
+
+
+@pytest.mark.parametrize("lost", [ParentMissing("gone"), BlobMissing("gone")])
+def test_what_the_store_has_lost_is_made_good_by_a_snapshot(lost: Exception) -> None:
+    store = Faulty()
+    run = Run(store).go([*batches(1), lambda: store.faults.append(("publish", lost)), *batches(2, first=1)])
+    assert kinds(store) == ["snapshot", "delta", "snapshot", "delta"]
+    assert_same(load(store, 4).snapshot(), run.learner.snapshot())
+
+
+def test_a_store_emptied_before_the_pointer_moved() -> None:
+    store = Faulty()
+
+    def empty() -> None:
+        store.faults.append(("move", NoSuchVersion("version 3 is not in the store")))
+
+    def forget() -> None:
+        store._manifests.clear()
+        store._summaries.clear()
+        store._newest = None
+
+    original = store._fault
+
+    def fault(where: str) -> None:
+        try:
+            original(where)
+        except NoSuchVersion:
+            forget()
+            raise
+
+    store._fault = fault  # type: ignore[method-assign]
+    run = Run(store).go([*batches(1), empty, *batches(2, first=1)])
+    assert [(m.version, m.kind) for m in manifests(store)] == [(3, "snapshot"), (4, "delta")]
+    assert_same(load(store, 4).snapshot(), run.learner.snapshot())
+
+
+def test_a_pinned_pointer_stays() -> None:
+    store = MemoryStore()
+    Run(store).go([*batches(2), lambda: store.rollback(1, "by hand"), *batches(2, first=2)])
+    assert store.newest() == 5
+    assert store.live() == store.pinned() == 1
+
+
+def test_a_lost_lease_ends_it() -> None:
+    store = MemoryStore()
+    run = Run(store)
+    hold(store)  # another one
+    run.publisher.start()
+    update = run.learner.snapshot()
+    run.publisher.submit(module.Candidate(update, (), {}, 0, {}))
+    assert run.publisher.wait_idle(5.0)
+    run.publisher.stop()
+    assert isinstance(run.publisher.failure, LeaseLost)
+    assert not run.publisher.ready()
+    assert store.versions() == []
+
+
+def test_one_version_at_a_time() -> None:
+    run = Run(MemoryStore())
+    candidate = module.Candidate(run.learner.snapshot(), (), {}, 0, {})
+    run.publisher.submit(candidate)  # its thread has not begun
+    assert not run.publisher.ready()
+    with pytest.raises(RuntimeError, match="under way"):
+        run.publisher.submit(candidate)
+
+
+def test_a_bug_in_publishing_is_a_failure_of_the_whole() -> None:
+    store = Faulty()
+    store.faults = [("publish", ZeroDivisionError("oops"))]
+    run = Run(store)
+    run.publisher.start()
+    run.publisher.submit(module.Candidate(run.learner.snapshot(), (), {}, 0, {}))
+    assert run.publisher.wait_idle(5.0)
+    run.publisher.stop()
+    assert "oops" in str(run.publisher.failure)

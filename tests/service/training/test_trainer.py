@@ -1,0 +1,280 @@
+"""The trainer's loop, and how it begins and ends."""
+
+import dataclasses
+import math
+import threading
+from typing import cast
+
+import pytest
+
+from consumers.channel import FeederDied, FeederStatus
+from consumers.feeder import Feeder, FeederConfig
+from consumers.micro_batch import MicroBatch
+from consumers.records import OffsetRange, TopicPartition
+from model_store.chain import load
+from model_store.errors import StoreUnavailable
+from model_store.lease import Lease, LeaseKeeper
+from model_store.memory_store import MemoryStore
+from model_store.version import Manifest
+from service.health import Health
+from service.metrics import TrainerMetrics
+from service.model.channel import Step
+from service.process import Fatal
+from service.settings import TrainerSettings
+from service.training import main, trainer
+from service.training.learner import LearnerConfig, LearnResult, _Outcome
+from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
+from tests.service.training import runs
+from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
+from tests.service.training.streams import assert_same
+
+HERE = TopicPartition("events", 0)
+
+
+def test_version_1_is_there_before_any_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, stop, began_with = MemoryStore(), threading.Event(), []
+
+    class Silent(FakeFeeder):
+        def __init__(self) -> None:
+            self.stopped, self.commits = False, []
+
+        def receive(self, timeout_s: float) -> None:
+            stop.set()
+
+    def start(config: FeederConfig) -> Feeder:
+        began_with.append((dict(config.start), store.live()))
+        return cast(Feeder, Silent())
+
+    def small(settings: TrainerSettings, device: str) -> LearnerConfig:
+        return CONFIG
+
+    monkeypatch.setattr(main, "start_feeder", start)
+    monkeypatch.setattr(main, "learner_config", small)
+    settings, lease = TrainerSettings(device="cpu"), hold(store)
+    keeper, health = LeaseKeeper(store, lease, 60.0), Health("trainer")
+    main._lead(settings, store, lease, keeper, KAFKA, "run", TrainerMetrics(), health, stop)  # type: ignore[arg-type]
+    assert began_with == [({}, 1)]
+    first = manifests(store)[0]
+    assert (first.kind, first.parent, first.events_trained, first.batches) == ("snapshot", None, 0, ())
+
+
+def test_every_batch_is_in_the_version_that_learned_it() -> None:
+    store = MemoryStore()
+    run = Run(store, replay=2).go(batches(3))
+    versions = manifests(store)
+    assert [m.trained_through for m in versions] == [{}, *({"events": {"0": n}} for n in (20, 40, 60))]
+    assert [m.batches[0].ranges for m in versions[1:]] == [(("events", 0, n, n + 20),) for n in (0, 20, 40)]
+    assert [m.batches[0].replay for m in versions[1:]] == [2, 2, 2]
+    assert versions[-1].events_trained == run.metric("model_events_trained") == run.metric("events_trained_total")
+    assert run.metric("model_users") == run.learner.users.size > 0
+    assert run.metric("model_items") == run.learner.recommender.size > 0
+    assert run.feeders[0].stopped
+    assert run.feeders[0].commits
+
+
+def test_a_version_also_when_only_offsets_moved() -> None:
+    store = MemoryStore()
+    run = Run(store).go([*batches(1), rejects(20, 30)])
+    last = manifests(store)[-1]
+    assert (last.version, last.kind, last.trained_through) == (3, "delta", {"events": {"0": 30}})
+    assert last.events_trained == manifests(store)[-2].events_trained
+    assert_same(load(store, 3).snapshot(), run.learner.snapshot())
+    assert run.metric("events_rejected_total", reason="not json") == 10
+
+
+def test_a_batch_from_behind_ends_the_trainer_unpublished() -> None:
+    store = MemoryStore()
+    with pytest.raises(ValueError, match="everything before 20 is learned"):
+        Run(store).go([*batches(1), *batches(1)])
+    assert store.newest() == 2
+
+
+def test_what_is_learned_while_a_version_is_under_way_goes_into_the_next() -> None:
+    store = MemoryStore()
+    run = Run(store)
+    run.publisher._rules = dataclasses.replace(run.publisher._rules, interval_s=3600.0)
+    run.go(batches(4))  # the last version is not held back
+    assert store.versions() == [1, 2]
+    assert len(manifests(store)[1].batches) == 4
+    assert_same(load(store, 2).snapshot(), run.learner.snapshot())
+
+
+def test_a_lost_lease_ends_the_trainer() -> None:
+    store = MemoryStore()
+    run = Run(store)
+
+    def take_over() -> None:
+        hold(store)
+
+    with pytest.raises(Fatal, match="may not publish any more: the lease"):
+        run.go([*batches(1), take_over, *batches(2, first=1)])
+    assert store.newest() == 2
+    assert run.feeders[0].stopped
+
+
+def test_a_keeper_that_lost_the_lease_ends_the_trainer() -> None:
+    store = MemoryStore()
+    run = Run(store)
+    with pytest.raises(Fatal, match="another trainer has taken the lease"):
+        run.go([*batches(1), run.keeper.lost.set, *batches(2, first=1)])
+    assert store.newest() == 2
+
+
+def test_a_trainer_that_stops_while_the_store_is_away_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "LAST_VERSION_S", 0.05)
+
+    class Away(MemoryStore):
+        away = False
+
+        def publish(self, manifest: Manifest, lease: Lease) -> None:
+            if self.away:
+                raise StoreUnavailable("Redis: away")
+            super().publish(manifest, lease)
+
+    store = Away()
+    run = Run(store)
+
+    def leave() -> None:
+        store.away = True
+
+    wait = run.publisher.wait_idle
+
+    def wait_idle(timeout_s: float) -> bool:
+        return wait(min(timeout_s, 0.2))
+
+    monkeypatch.setattr(run.publisher, "wait_idle", wait_idle)
+    run.go([*batches(1), leave, *batches(1, first=1)])
+    assert run.stop.is_set()
+    assert store.versions() == [1, 2]
+    again = Run(store)
+    assert again.progress.trained_through == {HERE: 20}  # they will be learned again
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, run: Run, batches: int) -> None:
+    """The next so many gradients are not finite."""
+    step, left = run.learner._gradient_step, iter(range(batches))
+
+    def gradient_step(given: Step) -> _Outcome:
+        if next(left, None) is None:
+            return step(given)
+        return _Outcome(loss=math.nan, grad_norm=math.inf, finite=False, touched=0)
+
+    monkeypatch.setattr(run.learner, "_gradient_step", gradient_step)
+
+
+def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    run = Run(store)
+    run.go([*batches(2), lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW + 2, first=2)])
+    skipped, extra = zip(*((m.batches[0].skipped, m.batches[0].extra) for m in manifests(store)[3:]), strict=True)
+    assert skipped == (True, True, True, False, False)
+    assert extra == ({}, {}, {"weights_of_version": 5}, {}, {})
+    assert run.metric("weights_reset_total") == 1
+    assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
+    assert manifests(store)[-1].trained_through == {"events": {"0": 140}}
+    assert_same(load(store, 8).snapshot(), run.learner.snapshot())
+
+
+def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(MemoryStore())
+    learn, calls = run.learner.learn, iter([True, True, False, True, True, False])
+
+    def sometimes(batch: MicroBatch, replay: int = 1) -> LearnResult:
+        result = learn(batch, replay)
+        return dataclasses.replace(result, skipped=True, loss=None) if next(calls) else result
+
+    monkeypatch.setattr(run.learner, "learn", sometimes)
+    run.go(batches(6))
+    assert run.metric("batches_skipped_total") == 4
+    assert run.metric("weights_reset_total") == 0
+
+
+def test_the_version_the_weights_went_back_to_is_the_one_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the newest number, where the newest version is damaged."""
+    store = MemoryStore()
+    Run(store).go(batches(3))
+    store.tamper(manifest=(4, b"{}"))
+    run = Run(store)
+    run.publisher._rules = dataclasses.replace(run.publisher._rules, interval_s=3600.0)
+    run.publisher._submitted_at = run.publisher._clock()  # nothing is published before the end
+    run.go([lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW, first=2)])
+    assert manifests_of(store, 5).batches[-1].extra == {"weights_of_version": 3}
+
+
+def manifests_of(store: MemoryStore, version: int) -> Manifest:
+    (data,) = store.manifest_bytes([version])
+    assert data is not None
+    return Manifest.from_json(data)
+
+
+def test_a_dead_feeder_is_replaced_by_one_that_goes_on() -> None:
+    store = MemoryStore()
+    steps = batches(4)
+    run = Run(store).go([*steps[:2], FeederDied("killed")], [*steps[2:]])
+    assert run.started_at == [{}, {HERE: 40}]
+    assert all(feeder.stopped for feeder in run.feeders)
+    assert run.metric("feeder_restarts_total") == 1
+    whole = MemoryStore()
+    Run(whole).go(steps)
+    assert_same(load(store, 5).snapshot(), load(whole, 5).snapshot())
+
+
+def test_a_feeder_that_dies_again_and_again_ends_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    run = Run(store)
+    monkeypatch.setattr(run.stop, "wait", lambda timeout: False)
+    with pytest.raises(Fatal, match=rf"died {RESTARTS_IN_A_ROW + 1} times in a row: no such file"):
+        run.go(*[[FeederDied("no such file")]] * (RESTARTS_IN_A_ROW + 1))
+    assert len(run.feeders) == RESTARTS_IN_A_ROW + 1
+    assert all(feeder.stopped for feeder in run.feeders)
+    assert store.versions() == [1]
+
+
+def test_a_feeder_that_sent_something_has_all_its_lives_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(MemoryStore())
+    monkeypatch.setattr(run.stop, "wait", lambda timeout: False)
+    lives: list[list[runs.Step]] = [[batch, FeederDied("killed")] for batch in batches(RESTARTS_IN_A_ROW + 3)]
+    run.go(*lives, [])
+    assert run.metric("feeder_restarts_total") == RESTARTS_IN_A_ROW + 3
+
+
+def test_what_the_feeder_says_of_kafka_is_shown() -> None:
+    run = Run(MemoryStore())
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append(run.health.report()[1]["checks"])
+
+    run.go([FeederStatus(False, "broker away"), look, FeederStatus(True, end_offsets={HERE: 90}), look, *batches(1)])
+    assert [cast("dict[str, str]", checks)["kafka"] for checks in seen] == ["broker away", "ok"]
+
+
+def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "HOUSEKEEPING_EVERY_S", 0.0)
+    store = MemoryStore()
+    far = FeederStatus(True, end_offsets={HERE: 2030})  # two batches are 2,000 events
+    run = Run(store).go([*batches(1), far, *batches(2, first=1)])
+    assert [m.batches[0].replay for m in manifests(store) if m.batches] == [1, 0, 1]
+    assert run.metric("consumer_lag_events", topic="events", partition="0") == 2030 - 60
+
+
+def test_expired_records_are_counted() -> None:
+    batch = dataclasses.replace(rejects(90, 95), expired={HERE: 70}, ranges=(OffsetRange("events", 0, 90, 95),))
+    run = Run(MemoryStore()).go([*batches(1), batch])
+    assert run.metric("events_expired_total", topic="events", partition="0") == 70
+
+
+def test_a_free_lease_is_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    health = Health("trainer")
+    assert main._lease(MemoryStore(), "a", 5.0, health, threading.Event()) is not None
+    assert health.report()[1]["checks"] == {}
+    assert not caplog.records
+
+
+def test_waiting_for_the_lease_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "LEASE_PATIENCE_S", 0.01)
+    store, health, stop = MemoryStore(), Health("trainer"), threading.Event()
+    hold(store)
+    threading.Timer(0.3, stop.set).start()
+    assert main._lease(store, "b", 5.0, health, stop) is None
+    assert "waiting for the lease" in str(health.report()[1]["checks"])
