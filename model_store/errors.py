@@ -5,7 +5,6 @@ A trainer also meets the refusals of `publish` and `move`.
 """
 
 
-
 class ModelStoreError(Exception):
     """The root of every error raised here on purpose."""
 

@@ -26,8 +26,8 @@ class CommonSettings(BaseSettings):
     model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
     event_weights: dict[str, float] = Field(
         dict(DEFAULT_EVENT_WEIGHTS),
-        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or less "
-        "counts as an event and is neither a target nor part of a history",
+        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or "
+        "less counts as an event and is neither a target nor part of a history",
     )
     future_tolerance_hours: float = Field(24.0, gt=0, description="events whose ts is further ahead are rejected")
     history_length: int = Field(20, ge=1, le=1000, description="latest items of a user that the model looks at")

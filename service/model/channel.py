@@ -28,7 +28,8 @@ class Step:
     contexts: Contexts  # B of them, none empty
     target: NDArray[np.int64]  # [B]
     weight: NDArray[np.float32]  # [B]
-    fresh: int  # so many contexts are fresh
+    fresh: int  # so many contexts, the first ones, are fresh
+    judging: int  # so many of those, the first ones, teach how the channels are weighed
     event_rows: NDArray[np.int64]  # [n] items of the fresh events that are targets, with or without a history
     event_times: NDArray[np.int64]  # [n] on the event clock
     event_weight: NDArray[np.float64]  # [n]

@@ -89,11 +89,11 @@ def sampled_softmax(
     target: NDArray[np.int64],
     weight: NDArray[np.float32],
     sample: Sample,
-    fresh: int,
+    judging: int,
 ) -> Gradients:
     """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K].
 
-    `weight` [B] is how much each context counts. No history may be empty. The first `fresh` contexts alone teach scale,
+    `weight` [B] is how much each context counts. No history may be empty. The first `judging` ones alone teach scale,
     prior and repeat: a replayed target is weighed here against the popularity of today, which says nothing about how
     far popularity was to be trusted when it happened, and it has been learned from, which flatters the network.
     """
@@ -165,10 +165,10 @@ def sampled_softmax(
 
     gradient = dense.like()
     along = torch.linalg.vecdot(d_pull, pull).unsqueeze(1)  # [B, 1]: scale enters as an exponential
-    grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:fresh], entries.bucket[:fresh])
+    grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:judging], entries.bucket[:judging])
     gradient["log_scale"].copy_(grouped[:, 0])
     gradient["prior"].copy_(grouped[:, 1:])
-    of_fresh = d_sure * (sure_entries.owner < fresh)
+    of_fresh = d_sure * (sure_entries.owner < judging)
     gradient["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
     d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_pull * scale, gradient)
 

@@ -99,7 +99,7 @@ class RowTable:
         values = np.asarray(rows.values)
         self.resize(rows.size)
         if len(rows.index):
-            index = torch.from_numpy(np.ascontiguousarray(rows.index)).to(self.data.device)
+            index = torch.from_numpy(np.array(rows.index)).to(self.data.device)  # copies: what is read may be read-only
             self.data[index] = torch.from_numpy(np.array(values)).to(self.data)
 
     def load(self, values: NDArray[np.generic]) -> None:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 MODEL = "tidemill:{model}:"
 
 
-def until(ask: Callable[[], T], seconds: float, what: str) -> T:
+def until(ask: Callable[[], T | None], seconds: float, what: str) -> T:
     """`ask()` until it answers something true; AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -33,7 +33,7 @@ def test_it_is_canonical_and_without_an_empty_signature() -> None:
 
 def test_it_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        manifest(7, 6).version = 8
+        manifest(7, 6).version = 8  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
