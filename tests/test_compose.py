@@ -3,7 +3,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,8 +60,6 @@ def test_each_of_our_services_runs_a_command_that_exists() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["trainer", "scorer"])
 def test_the_command_line_knows_it(command: str) -> None:
-    if find_spec("service.cli") is None:
-        pytest.skip("there is no service.cli yet")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     usage = [sys.executable, "-m", "service.cli", command, "--help"]
     assert subprocess.run(usage, env=environment, capture_output=True, timeout=60, check=False).returncode == 0
