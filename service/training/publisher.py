@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from model_store.chain import load
 from model_store.codec import encode
 from model_store.errors import Incomplete, LeaseLost, ModelStoreError, NoSuchVersion, StoreUnavailable
 from model_store.lease import Lease
@@ -117,12 +118,12 @@ class Publisher:
 
     @property
     def published_version(self) -> int | None:
-        """Which version `published_state` is: at the start of a run not the newest one, where that is damaged."""
+        """The newest version that can be read: at the start of a run not the newest there is, where that is damaged."""
         return self._parent
 
-    def published_state(self) -> State:
-        """What was published last. Only while `idle`: the publisher writes into it."""
-        return self._published
+    def state_of(self, version: int) -> State:
+        """A version as it was published. Raises Damaged where it cannot be read whole any more, StoreUnavailable."""
+        return load(self._store, version)
 
     def wait_idle(self, timeout_s: float) -> bool:
         with self._wake:

@@ -9,6 +9,7 @@ from consumers.channel import FeederDied, FeederStatus
 from consumers.feeder import Feeder
 from consumers.micro_batch import MicroBatch
 from consumers.records import Offsets, TopicPartition
+from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.lease import LeaseKeeper
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
@@ -53,6 +54,7 @@ class Trainer:
         self._ends: dict[TopicPartition, int] = {}
         self._newest_kafka_ms = 0
         self._skipped_in_a_row = 0
+        self._good_version = publisher.published_version  # before the last batch that was learned
         self._dirty = False  # something has been learned or passed since the last version
         self._housekept = self._committed = 0.0
         self._model_at = time.time()
@@ -93,10 +95,12 @@ class Trainer:
         started = time.perf_counter()
         self._ends.update(batch.end_offsets)
         replay = self._affordable_replay()
+        before = self._publisher.published_version
         result = self._learner.learn(batch, replay=replay)
         extra = self._after_skipped() if result.skipped else {}
         if not result.skipped and result.loss is not None:
             self._skipped_in_a_row = 0
+            self._good_version = before
         self._progress.add(batch, result, replay, extra)
         self._dirty = True
         self._metrics.train_step.observe(time.perf_counter() - started)
@@ -112,23 +116,26 @@ class Trainer:
         return sum(max(0, end - done.get(where, 0)) for where, end in self._ends.items())
 
     def _after_skipped(self) -> dict[str, int]:
-        """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them."""
+        """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them.
+
+        The step that spoilt them was itself finite and may have been published, so the last good version is the one
+        that was there before the last batch that was really learned.
+        """
         self._metrics.batches_skipped.inc()
         self._skipped_in_a_row += 1
         log.error("a micro-batch had a non-finite loss or gradient: its events are counted, the weights are as before")
-        if self._skipped_in_a_row < SKIPPED_IN_A_ROW:
+        good = self._good_version
+        if self._skipped_in_a_row < SKIPPED_IN_A_ROW or good is None:
             return {}
         self._skipped_in_a_row = 0
-        self._publisher.wait_idle(LAST_VERSION_S)
-        self._check_publisher()
-        if not self._publisher.idle:
-            log.error("the weights stay: the last good version is still on its way")
+        try:
+            self._learner.reset_weights(self._publisher.state_of(good))
+        except (Damaged, NoSuchVersion, StoreUnavailable) as error:
+            log.error("the weights stay for now: version %d cannot be read: %s", good, error)
             return {}
-        self._learner.reset_weights(self._publisher.published_state())
         self._metrics.weights_reset.inc()
-        version = self._publisher.published_version
-        log.error("%d in a row: back to the weights of version %s", SKIPPED_IN_A_ROW, version)
-        return {} if version is None else {"weights_of_version": version}
+        log.error("%d in a row: back to the weights of version %d", SKIPPED_IN_A_ROW, good)
+        return {"weights_of_version": good}
 
     def _publish_if_due(self) -> None:
         if self._dirty and self._publisher.ready():

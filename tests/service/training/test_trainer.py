@@ -168,11 +168,24 @@ def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.Mo
     run.go([*batches(2), lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW + 2, first=2)])
     skipped, extra = zip(*((m.batches[0].skipped, m.batches[0].extra) for m in manifests(store)[3:]), strict=True)
     assert skipped == (True, True, True, False, False)
-    assert extra == ({}, {}, {"weights_of_version": 5}, {}, {})
+    assert extra == ({}, {}, {"weights_of_version": 2}, {}, {})  # before the last batch that was learned
     assert run.metric("weights_reset_total") == 1
     assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
     assert manifests(store)[-1].trained_through == {"events": {"0": 140}}
     assert_same(load(store, 8).snapshot(), run.learner.snapshot())
+
+
+def test_weights_that_a_published_step_has_spoilt_are_left_behind() -> None:
+    """The step was finite, so its version went out; what comes after it learns again."""
+    run = Run(MemoryStore())
+
+    def spoil() -> None:
+        run.learner.network.dense["out_weight"].fill_(3e38)
+
+    run.go([*batches(3), spoil, *batches(SKIPPED_IN_A_ROW + 3, first=3)])
+    assert run.metric("weights_reset_total") == 1
+    assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
+    assert float(run.learner.network.dense["out_weight"].abs().max()) < 1e3
 
 
 def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
