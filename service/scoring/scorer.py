@@ -38,6 +38,7 @@ COMMIT_EVERY_S = 0.5
 HOUSEKEEPING_EVERY_S = 0.5
 DEFAULT_LIST_EVERY_S = 1.0
 RETRY_S = 0.2
+LATEST_AGE_S = 0.5  # beyond the refresh interval, before a list of somebody who acted last is rewritten out of turn
 BURST_S = 0.25  # budget that may be saved up
 
 
@@ -75,6 +76,7 @@ class Scorer:
         self._weights_version: int | None = None
         self._mask: tuple[int, int, NDArray[np.bool_] | None] | None = None
         self._blocked_changes = 0
+        self._groups = 0
         self._budget_s = 0.0
         self._budget_at = time.monotonic()
         self._committed_at = self._housekept_at = self._default_at = 0.0
@@ -232,8 +234,7 @@ class Scorer:
         self._write_default(weights)
         end = now + 0.02  # then histories have their turn again
         while self._budget_s > 0 and (started := time.monotonic()) < end:
-            rested_before = started - self._settings.refresh_interval_ms / 1000
-            group = self._active.next_group(GROUP, weights.version, rested_before)
+            group = self._next_group(weights.version, started - self._settings.refresh_interval_ms / 1000)
             if not group:
                 return
             try:
@@ -242,6 +243,14 @@ class Scorer:
                 self._active.again(group)
                 raise
             self._budget_s -= time.monotonic() - started
+
+    def _next_group(self, version: int, written_before: float) -> list[ActiveUser]:
+        self._groups += 1
+        if self._groups % 2 and not self._active.pressing:
+            latest = self._active.latest_group(GROUP, version, written_before - LATEST_AGE_S)
+            if latest:
+                return latest
+        return self._active.next_group(GROUP, version, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
         hide = self._settings.hide_seen != "none"

@@ -438,3 +438,22 @@ class Order(RuleBasedStateMachine):
 
 TestOrder = Order.TestCase
 TestOrder.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+
+
+def test_the_latest_to_act_come_first_out_of_turn_and_only_once() -> None:
+    users = ActiveUsers(10)
+    settle(users, "a", "b", "c", "d")  # written at 1, 2, 3, 4 by version 1
+    assert not users.pressing
+
+    def latest(size: int, version: int, written_before: float) -> list[str]:
+        return [user.user_id for user in users.latest_group(size, version, written_before)]
+
+    assert latest(2, 1, LATER) == []  # all of the newest version
+    assert latest(2, 2, 3.5) == ["c", "b"]  # d's list is too young
+    assert latest(2, 2, 3.5) == ["a"]
+    assert latest(2, 2, 3.5) == []
+    assert group(users, version=2) == ["d"]
+    write(users, "c", version=2, now=9.0)
+    assert latest(2, 3, LATER) == ["c"]
+    act(users, "b", 9)
+    assert users.pressing
