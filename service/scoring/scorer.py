@@ -77,6 +77,7 @@ class Scorer:
         self._mask: tuple[int, int, NDArray[np.bool_] | None] | None = None
         self._blocked_changes = 0
         self._groups = 0
+        self._lists_wait = False  # the last turn ended before nobody needed a list
         self._budget_s = 0.0
         self._budget_at = time.monotonic()
         self._committed_at = self._housekept_at = self._default_at = 0.0
@@ -126,7 +127,8 @@ class Scorer:
         busy = self._active.due > 0 or self._weights_version != self._live_version()
         records = self._source.poll(POLL_RECORDS, 0.001 if busy else IDLE_POLL_S)
         end = time.monotonic() + self._settings.window_ms / 1000
-        while records and len(records) < POLL_RECORDS and (left := end - time.monotonic()) > 0:
+        # after a turn whose time was all spent on lists, what came meanwhile is a window already
+        while records and not self._lists_wait and len(records) < POLL_RECORDS and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.002))
             records += self._source.poll(POLL_RECORDS - len(records), 0.0)
         for topic, partition, start, gone in self._source.take_expired():
@@ -225,6 +227,7 @@ class Scorer:
 
     def _write_lists(self) -> None:
         """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
+        self._lists_wait = False
         weights = self._reloader.weights
         if weights is None:
             return
@@ -243,6 +246,7 @@ class Scorer:
                 self._active.again(group)
                 raise
             self._budget_s -= time.monotonic() - started
+        self._lists_wait = True
 
     def _next_group(self, version: int, written_before: float) -> list[ActiveUser]:
         self._groups += 1
