@@ -146,6 +146,41 @@ def newest_whole(
     return best
 
 
+def newest_checkpoint(store: ModelStore) -> Found | None:
+    """What a trainer goes on from: the newest version with its own state whose whole chain is sound; None without any.
+
+    Versions between checkpoints hold weights alone; what they learned can be learned again from their manifests.
+
+    Raises: StoreUnavailable; Damaged when what was whole a moment ago is not.
+    """
+    found = newest_whole(store)
+    if found is None or found.manifest.checkpoint:
+        return found
+    chain = manifests_between(store, None, found.version)
+    at = next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # its snapshot is one
+    return Found(at.version, at, load(store, at.version), found.skipped)
+
+
+def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
+    """The version itself, its parent and so on, also those that were retired, as far back as the record goes.
+
+    Raises: DamagedManifest, StoreUnavailable.
+    """
+    found: dict[int, bytes | None] = {}
+    at: int | None = version
+    while at is not None:
+        if at not in found:
+            numbers = list(range(at, max(0, at - _LARGEST_BLOCK), -1))
+            here, retired = store.manifest_bytes(numbers), store.retired_manifest_bytes(numbers)
+            found = dict(zip(numbers, (a or b for a, b in zip(here, retired, strict=True)), strict=True))
+        data = found[at]
+        if data is None:
+            return
+        manifest = read_manifest(at, data)
+        yield manifest
+        at = manifest.parent
+
+
 def _read(want: int, version: int, data: bytes) -> Manifest:
     try:
         return read_manifest(version, data)

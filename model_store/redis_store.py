@@ -1,6 +1,7 @@
 """A model store in Redis. keys.py says what lies where; every step that must be atomic is one Lua script."""
 
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +18,13 @@ from model_store.errors import (
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.redis_connection import Command, RedisConnection
-from model_store.store import CHAMPION, LogEntry, ModelStore
+from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
 
 LOG_ENTRIES = 100_000
 UNPUBLISHED_SECONDS = 3600  # a trainer that dies between blobs and manifest leaves nothing behind for longer
 LINGER_SECONDS = 60  # a retired blob outlives its version so long, for readers that were just told of it
+RETIRED_MANIFESTS = 50_000  # about two hours of them, and 25 MB
 _REASON = 1000  # letters of a reason that the log keeps
 _PAGE = 1000  # log entries read at once
 _BYTES_AT_ONCE = 64 << 20  # of blobs in one round trip; neither side should buffer gigabytes
@@ -64,18 +66,27 @@ return 'ok'
 _MOVE = (
     _HELD
     + """
-local token, pinned, pointer, aliases, log, manifest = unpack(KEYS)
+local token, pinned, pinned_at, pointer, challenger, aliases, log, manifest = unpack(KEYS)
 local lease, what, alias, version, reason, length = unpack(ARGV)
 if lease ~= '' then
   if not held(token, lease) then return 'lease' end
   if alias == 'champion' and redis.call('EXISTS', pinned) == 1 then return 'pinned' end
 end
 if redis.call('EXISTS', manifest) == 0 then return 'missing' end
-if what == 'rollback' then redis.call('SET', pinned, version) end
-if what == 'promote' then redis.call('DEL', pinned) end
+if what == 'rollback' then
+  local now = redis.call('TIME')
+  redis.call('SET', pinned, version)
+  redis.call('SET', pinned_at, now[1] .. string.format('%03d', math.floor(now[2] / 1000)))
+end
+if what == 'promote' then redis.call('DEL', pinned, pinned_at) end
 if what == 'move' and redis.call('GET', pointer) == version then return 'ok' end
 redis.call('SET', pointer, version)
-if alias ~= 'champion' then redis.call('SADD', aliases, alias) end
+if alias ~= 'champion' then
+  redis.call('SADD', aliases, alias)
+elseif tonumber(redis.call('GET', challenger) or version + 1) <= tonumber(version) then
+  redis.call('DEL', challenger)
+  redis.call('SREM', aliases, 'challenger')
+end
 redis.call('XADD', log, 'MAXLEN', '~', length, '*',
   'what', what, 'alias', alias, 'version', version, 'reason', reason)
 return 'ok'
@@ -163,11 +174,13 @@ class RedisStore(ModelStore):
         *,
         linger: int = LINGER_SECONDS,
         log_entries: int = LOG_ENTRIES,
+        retired_manifests: int = RETIRED_MANIFESTS,
     ) -> None:
         self.keys = keys or Keys()
         self._redis = connection
         self._linger = linger
         self._log_entries = log_entries
+        self._retired_manifests = retired_manifests
         self._publish = connection.script(_PUBLISH)
         self._move = connection.script(_MOVE)
         self._delete = connection.script(_DELETE)
@@ -284,7 +297,9 @@ class RedisStore(ModelStore):
 
     def delete(self, versions: Iterable[int], *, lease: Lease | None = None) -> None:
         keys = self.keys
+        chosen = sorted(set(versions))
         with self._writing:
+            self._remember(chosen)
             answer, *which = self._redis.call(
                 *self._delete.command(
                     [
@@ -301,7 +316,7 @@ class RedisStore(ModelStore):
                         "" if lease is None else lease.token,
                         keys.alias_prefix,
                         keys.manifest_prefix,
-                        *sorted(set(versions)),
+                        *chosen,
                     ],
                 )
             )
@@ -310,6 +325,23 @@ class RedisStore(ModelStore):
             if answer == b"lease" and lease is not None:
                 raise self._lost(lease)
             self._drop_blobs()
+
+    def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        if not versions:
+            return []
+        found: list[bytes | None] = self._redis.call("HMGET", self.keys.retired, *versions)
+        return [None if data is None else _inflated(data) for data in found]
+
+    def _remember(self, versions: Sequence[int]) -> None:
+        """Keeps the manifests of versions that are about to be deleted, and forgets the oldest of those kept."""
+        found = zip(versions, self.manifest_bytes(versions), strict=True)
+        kept = [word for version, data in found if data is not None for word in (version, zlib.compress(data))]
+        if not kept:
+            return
+        _, held = self._redis.pipeline([("HSET", self.keys.retired, *kept), ("HLEN", self.keys.retired)])
+        if held > self._retired_manifests:
+            oldest = sorted(int(version) for version in self._redis.call("HKEYS", self.keys.retired))
+            self._redis.call("HDEL", self.keys.retired, *oldest[: held - self._retired_manifests])
 
     def _drop_blobs(self) -> None:
         """Removes the blobs that versions have let go of. Those left over from a crash amid it come along."""
@@ -350,6 +382,10 @@ class RedisStore(ModelStore):
     def pinned(self) -> int | None:
         return self._number(self.keys.pinned)
 
+    def pinned_since(self) -> float | None:
+        milliseconds = self._number(self.keys.pinned_at)
+        return None if milliseconds is None else milliseconds / 1000
+
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         return self._point("move", version, reason, alias, lease)
 
@@ -368,7 +404,16 @@ class RedisStore(ModelStore):
         keys = self.keys
         answer = self._redis.call(
             *self._move.command(
-                [keys.lease_token, keys.pinned, keys.alias(alias), keys.aliases, keys.log, keys.manifest(version)],
+                [
+                    keys.lease_token,
+                    keys.pinned,
+                    keys.pinned_at,
+                    keys.alias(alias),
+                    keys.alias(CHALLENGER),
+                    keys.aliases,
+                    keys.log,
+                    keys.manifest(version),
+                ],
                 ["" if lease is None else lease.token, what, alias, version, reason[:_REASON], self._log_entries],
             )
         )
@@ -449,6 +494,14 @@ def _as_number(what: str, data: bytes) -> int:
     if not data.isdigit() or len(data) > 16:
         raise DamagedManifest(f"{what} is no version: {data[:50]!r}")
     return int(data)
+
+
+def _inflated(data: bytes) -> bytes:
+    """What cannot be inflated is given as it is: reading it as a manifest then says what is wrong."""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data
 
 
 def _milliseconds(seconds: float) -> int:

@@ -7,7 +7,8 @@ from model_store.errors import DamagedManifest, NoSuchVersion
 from model_store.lease import Lease
 from model_store.version import BlobRef, Manifest, Summary
 
-CHAMPION = "champion"
+CHAMPION = "champion"  # the live version
+CHALLENGER = "challenger"  # the newest one that is published and was not let through; gone once a newer one is live
 
 
 class LogEntry(NamedTuple):
@@ -77,8 +78,14 @@ class ModelStore(Protocol):
         """Removes versions, and the blobs that no version names any more (those may linger some seconds for a reader
         that is loading them). All of them or, on an error, none. Versions that are not here are passed over.
 
+        Their manifests stay as the record of how later versions were made; see `retired_manifest_bytes`.
+
         Raises: StillNeeded when one of them is live, newest or under an alias by now; LeaseLost.
         """
+        ...
+
+    def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        """Manifests of deleted versions, as `manifest_bytes` gave them; the latest tens of thousands are kept."""
         ...
 
     # -- the live pointer and other aliases --------------------------------------------------------------------------
@@ -96,11 +103,16 @@ class ModelStore(Protocol):
         """The version that an operator pinned the live pointer to; None when it follows the trainer."""
         ...
 
+    def pinned_since(self) -> float | None:
+        """When the live pointer was pinned (epoch seconds, by the store's clock); None when it is not."""
+        ...
+
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         """Points an alias at a version, in one atomic step with the check of the lease, and logs it.
 
         With a lease it is the trainer's own promotion: it leaves a pinned champion where it is and returns False.
         Without one it is an operator's, and neither pins nor unpins. Already there is True, and not logged again.
+        A champion that moves takes the alias `challenger` away from versions up to its own.
 
         Raises: LeaseLost, NoSuchVersion; ValueError for a name that is no alias.
         """

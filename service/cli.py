@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--logs", type=Path, metavar="DIR", help="keep each process's log here")
     up.add_argument("--seed", type=int, default=0, metavar="N", help="of the simulated shop")
 
-    commands.add_parser("trainer", help="learn from events and publish versions")
+    trainer = commands.add_parser("trainer", help="learn from events and publish versions")
+    trainer.add_argument("--fresh", action="store_true", help="begin anew instead of continuing the newest version")
     commands.add_parser("scorer", help="follow events and versions and write lists; any number of them")
 
     replay = commands.add_parser("replay", help="publish a file of events")
@@ -87,7 +88,8 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             from service.settings import TrainerSettings
             from service.training.main import run_trainer
 
-            return run_trainer(TrainerSettings())
+            settings = TrainerSettings()
+            return run_trainer(settings.model_copy(update={"fresh": True}) if args.fresh else settings)
         case "scorer":
             from service.scoring.main import run_scorer
             from service.settings import ScorerSettings

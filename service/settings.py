@@ -59,7 +59,17 @@ class TrainerSettings(CommonSettings):
     max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")
-    fresh: bool = Field(False, description="begin anew instead of continuing from the newest version")
+    checkpoint_interval_s: float = Field(
+        0.0,
+        ge=0,
+        description="least seconds between two versions that hold the trainer's own state; what was learned in between "
+        "is learned again after a crash. 0: every version is a checkpoint",
+    )
+    gate: bool = Field(True, description="compare each version with one known to be good before it goes live")
+    promote_after_s: float = Field(
+        0.0, ge=0, description="a pointer pinned by `rollback` is set free after so many seconds; 0: only by `promote`"
+    )
+    fresh: bool = Field(False, description="begin anew instead of continuing from the newest version (or: --fresh)")
 
 
 class ScorerSettings(CommonSettings):

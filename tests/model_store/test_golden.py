@@ -64,9 +64,18 @@ def golden_manifest() -> Manifest:
         events_trained=19930,
         batches=(
             BatchRecord(ranges=(("events", 0, 9900, 9917), ("events", 1, 10000, 10010)), replay=1.5),
-            BatchRecord(ranges=(("events", 1, 10010, 10021),), skipped=True, extra={"learning_rate": 0.05}),
+            BatchRecord(
+                ranges=(("events", 1, 10010, 10021),),
+                records=11,
+                skipped=True,
+                ahead=(("events", 1, 10012),),
+                weights_of_version=110,
+                extra={"learning_rate": 0.05},
+            ),
         ),
         config_digest="c0ffee",
+        config={"seed": 7, "dim": 64},
+        environment={"torch": "2.13.0", "threads": 2},
         metrics={"recall": 0.25},
         blobs=refs,
     )
