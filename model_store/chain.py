@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from model_store.codec import checksum, decode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest, InvalidUpdate
-from model_store.store import ModelStore, read_manifest
+from model_store.store import ModelStore
 from model_store.version import BlobRef, Manifest
 from model_store.weights import TRAINER, State, Update, Want
 
@@ -41,14 +41,14 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Ma
         data = fetch(version)
         if data is None:
             raise BrokenChain(f"version {want}: the manifest of version {version} is missing", version)
-        manifest = _read(want, version, data)
+        manifest = _read(store, want, version, data)
         chain.append(manifest)
         if manifest.kind == "snapshot":
             break
         assert manifest.parent is not None  # a manifest of a delta has one, or it is not read
         version = manifest.parent
         before = found.get(version) if version == have else fetch(version)
-        if before is not None and _read(want, version, before).config_digest != manifest.config_digest:
+        if before is not None and _read(store, want, version, before).config_digest != manifest.config_digest:
             raise BrokenChain(
                 f"version {want}: version {manifest.version} is of another configuration than its parent {version}",
                 manifest.version,
@@ -146,9 +146,9 @@ def newest_whole(
     return best
 
 
-def _read(want: int, version: int, data: bytes) -> Manifest:
+def _read(store: ModelStore, want: int, version: int, data: bytes) -> Manifest:
     try:
-        return read_manifest(version, data)
+        return store.read(version, data)
     except DamagedManifest as error:
         raise BrokenChain(f"version {want}: {error}", version) from None
 

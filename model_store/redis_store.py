@@ -17,6 +17,7 @@ from model_store.errors import (
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.redis_connection import Command, RedisConnection
+from model_store.signature import Signer
 from model_store.store import CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
 
@@ -161,10 +162,12 @@ class RedisStore(ModelStore):
         connection: RedisConnection,
         keys: Keys | None = None,
         *,
+        signer: Signer | None = None,
         linger: int = LINGER_SECONDS,
         log_entries: int = LOG_ENTRIES,
     ) -> None:
         self.keys = keys or Keys()
+        self.signer = signer
         self._redis = connection
         self._linger = linger
         self._log_entries = log_entries
@@ -214,7 +217,7 @@ class RedisStore(ModelStore):
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        keys, version, data = self.keys, manifest.version, manifest.to_json()
+        keys, version, data = self.keys, manifest.version, self.written(manifest)
         summary = manifest.summary()
         # only blobs that this store keeps; others may come to lie elsewhere
         blobs = {name: ref for name, ref in manifest.blobs.items() if ref.key == keys.blob(ref.checksum)}
@@ -354,6 +357,7 @@ class RedisStore(ModelStore):
         return self._point("move", version, reason, alias, lease)
 
     def rollback(self, version: int, reason: str) -> None:
+        self.manifest(version)
         self._point("rollback", version, reason)
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
@@ -361,6 +365,7 @@ class RedisStore(ModelStore):
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
+        self.manifest(chosen)
         self._point("promote", chosen, reason)
         return chosen
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from model_store.errors import DamagedManifest, NoSuchVersion
 from model_store.lease import Lease
+from model_store.signature import Signer
 from model_store.version import BlobRef, Manifest, Summary
 
 CHAMPION = "champion"
@@ -31,6 +32,9 @@ class ModelStore(Protocol):
     version. Every method may raise StoreUnavailable, and may then be called again: each is safe to repeat.
     Safe to use from several threads.
     """
+
+    signer: Signer | None = None
+    """Where there is one, what is published is signed, and what it did not sign is not read."""
 
     # -- blobs -------------------------------------------------------------------------------------------------------
 
@@ -107,11 +111,17 @@ class ModelStore(Protocol):
         ...
 
     def rollback(self, version: int, reason: str) -> None:
-        """Makes a version live and pins it: later ones are published and do not go live. Raises: NoSuchVersion."""
+        """Makes a version live and pins it: later ones are published and do not go live.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
-        """Makes a version live, by default the newest, and unpins. Returns it. Raises: NoSuchVersion."""
+        """Makes a version live, by default the newest, and unpins. Returns it.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     # -- the log -----------------------------------------------------------------------------------------------------
@@ -168,7 +178,7 @@ class ModelStore(Protocol):
     def manifests(self, versions: Sequence[int]) -> list[Manifest | None]:
         """Manifests in one go; None where there are none. Raises: DamagedManifest, naming the version."""
         return [
-            None if data is None else read_manifest(version, data)
+            None if data is None else self.read(version, data)
             for version, data in zip(versions, self.manifest_bytes(versions), strict=True)
         ]
 
@@ -179,13 +189,18 @@ class ModelStore(Protocol):
             raise NoSuchVersion(f"version {version} is not in the store")
         return found
 
+    def read(self, version: int, data: bytes) -> Manifest:
+        """The manifest that lies under a version's number. Every reading goes through here, so that none of them
+        forgets the signature. Raises: DamagedManifest, naming the version."""
+        try:
+            manifest = Manifest.from_json(data if self.signer is None else self.signer.verify(data))
+        except DamagedManifest as error:
+            raise DamagedManifest(f"version {version}: {error}", version) from None
+        if manifest.version != version:
+            raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
+        return manifest
 
-def read_manifest(version: int, data: bytes) -> Manifest:
-    """The manifest that lies under a version's number. Raises: DamagedManifest, naming the version."""
-    try:
-        manifest = Manifest.from_json(data)
-    except DamagedManifest as error:
-        raise DamagedManifest(f"version {version}: {error}", version) from None
-    if manifest.version != version:
-        raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
-    return manifest
+    def written(self, manifest: Manifest) -> bytes:
+        """What is published of a manifest: its JSON, signed where there is a signer."""
+        data = manifest.to_json()
+        return data if self.signer is None else self.signer.sign(data)

@@ -99,7 +99,7 @@ class Manifest(_Record):
     config_digest: str
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     blobs: dict[str, BlobRef] = Field(default_factory=dict)
-    signature: str | None = None  # room for an HMAC over the canonical JSON without this field
+    signature: str | None = None  # an HMAC over the canonical JSON without this field: signature.py
 
     @model_validator(mode="after")
     def _has_a_past(self) -> Self:

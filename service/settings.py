@@ -6,14 +6,16 @@ One class a process. A setting that several processes must agree on stands in `C
 import os
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
+LEAST_KEY = 16  # letters; shorter ones can be guessed from a single manifest
+
 
 class CommonSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap: str = Field("localhost:9092", description="Kafka's bootstrap servers, host:port[,host:port]")
     kafka_config: dict[str, str | int | float | bool] = Field(
@@ -24,6 +26,11 @@ class CommonSettings(BaseSettings):
     items_topic: str = Field("items", description="topic of the catalogue (compacted)")
     key_prefix: str = Field("tidemill", description="first part of every Redis key")
     model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
+    signing_key: SecretStr = Field(
+        SecretStr(""),
+        description="versions are signed with it, and those that are not are refused; several separated by commas: the "
+        "first signs, each is accepted; empty: no signatures",
+    )
     event_weights: dict[str, float] = Field(
         dict(DEFAULT_EVENT_WEIGHTS),
         description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or "
@@ -38,6 +45,19 @@ class CommonSettings(BaseSettings):
         ge=1,
         description="CPU threads of the arithmetic; weights are bit for bit repeatable only for one number of them",
     )
+
+    @property
+    def signing_keys(self) -> tuple[bytes, ...]:
+        text = self.signing_key.get_secret_value()
+        return tuple(key.strip().encode() for key in text.split(",")) if text else ()
+
+    @field_validator("signing_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        text = key.get_secret_value()
+        if text and any(len(each.strip()) < LEAST_KEY for each in text.split(",")):
+            raise ValueError(f"a key has at least {LEAST_KEY} letters")
+        return key
 
 
 class TrainerSettings(CommonSettings):
@@ -60,6 +80,9 @@ class TrainerSettings(CommonSettings):
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")
     fresh: bool = Field(False, description="begin anew instead of continuing from the newest version")
+    adopt_unsigned: bool = Field(
+        False, description="with a signing key: continue from versions that are not signed; for one start"
+    )
 
 
 class ScorerSettings(CommonSettings):

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from model_store.chain import newest_whole
+from model_store.chain import load, newest_whole
+from model_store.errors import Damaged
 from model_store.store import ModelStore
 from model_store.version import KafkaIds
 from model_store.weights import State
@@ -56,7 +57,7 @@ def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: K
     found = None if fresh else newest_whole(store)
     if found is None:
         if newest and not fresh:
-            raise Fatal(f"no version up to {newest} can be read whole; TIDEMILL_FRESH=1 begins anew from the events")
+            raise Fatal(_nothing_to_continue(store, newest))
         return Beginning(Learner(config), Progress(), State(), None, newest)
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
@@ -70,6 +71,18 @@ def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: K
     log.info("continuing from version %d: %d events learned", manifest.version, manifest.events_trained)
     learner = Learner.restore(config, found.state)
     return Beginning(learner, Progress.of(manifest), found.state, manifest.version, max(newest, manifest.version))
+
+
+def _nothing_to_continue(store: ModelStore, newest: int) -> str:
+    try:
+        load(store, newest)
+        why = "it came only now"
+    except Damaged as error:
+        why = str(error)
+    unsigned = "" if store.signer is None else "TIDEMILL_ADOPT_UNSIGNED=1 continues from before there was a key; "
+    return (
+        f"no version up to {newest} can be read whole ({why}); {unsigned}TIDEMILL_FRESH=1 begins anew from the events"
+    )
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
