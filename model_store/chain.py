@@ -183,16 +183,19 @@ def _updates(
         if waiting > _BYTES_AT_ONCE or place == len(manifests):
             blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in refs.values()]))
             for each, wanted in ahead:
-                yield each, _decoded(each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
+                yield each, _decoded(store, each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
             ahead, waiting = [], 0
 
 
-def _decoded(manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None) -> Update:
+def _decoded(
+    store: ModelStore, manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None
+) -> Update:
     version = manifest.version
     whole: dict[str, bytes] = {}
     for name, (ref, data) in blobs.items():
         if data is None:
-            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing", version)
+            why = store.why_missing(ref)
+            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing{why}", version)
         if len(data) != ref.bytes:
             raise DamagedBlob(f"version {version}: blob {name} has {len(data)} bytes, not {ref.bytes}", version)
         if (found := checksum(data)) != ref.checksum:

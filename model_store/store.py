@@ -49,6 +49,10 @@ class ModelStore(Protocol):
         """The bytes as they lie there, unchecked, in the order asked for; None where there are none."""
         ...
 
+    def why_missing(self, ref: BlobRef) -> str:
+        """What else can be said of a blob that is not there, to be put behind "it is missing"."""
+        return ""
+
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:

@@ -73,6 +73,9 @@ class TrainerSettings(CommonSettings):
     lease_seconds: float = Field(2.5, gt=0.2, description="a dead trainer's lease runs out after this long")
     keep_snapshots: int = Field(3, ge=1, description="full versions kept as targets of a rollback")
     reader_grace_seconds: float = Field(5.0, ge=0, description="versions younger than this are never deleted")
+    checkpoint_url: str = Field(
+        "", description="folder for what only trainers read, any fsspec URL (file://, s3:// ...); empty: Redis"
+    )
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
     replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")

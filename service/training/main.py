@@ -46,7 +46,7 @@ def run_trainer(settings: TrainerSettings) -> int:
 def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, stop: threading.Event) -> None:
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True)
-    store = model_store(settings, adopt_unsigned=settings.adopt_unsigned)
+    store = model_store(settings, checkpoint_url=settings.checkpoint_url, adopt_unsigned=settings.adopt_unsigned)
     run_id = uuid.uuid4().hex
     if settings.adopt_unsigned:
         log.warning("TIDEMILL_ADOPT_UNSIGNED: versions without a signature are believed; unset it after this start")

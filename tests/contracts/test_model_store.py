@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model_store.blob_folder import BlobFolder
 from model_store.chain import load, newest_whole
 from model_store.codec import encode
 from model_store.errors import (
@@ -80,11 +82,30 @@ def in_redis(connection: RedisConnection) -> Shelf:
     return Shelf(store, lambda version, data: put(store.keys.manifest(version), data), put)
 
 
-@pytest.fixture(params=["memory", "redis"])
+def in_redis_and_folder(connection: RedisConnection, folder: Path) -> Shelf:
+    connection.call("FLUSHALL")
+    for file in folder.iterdir():
+        file.unlink()
+    store = RedisStore(connection, folder=BlobFolder(f"file://{folder}"), linger=0)
+
+    def put(key: str, data: bytes | None) -> None:
+        if key.startswith("file://"):
+            file = Path(key.removeprefix("file://"))
+            file.unlink() if data is None else file.write_bytes(data)
+        else:
+            connection.call("DEL", key) if data is None else connection.call("SET", key, data)
+
+    return Shelf(store, lambda version, data: put(store.keys.manifest(version), data), put)
+
+
+@pytest.fixture(params=["memory", "redis", "redis and folder"])
 def shelf(request: pytest.FixtureRequest) -> Shelf:
     if request.param == "memory":
         return memory()
-    return in_redis(request.getfixturevalue("connection"))
+    connection = request.getfixturevalue("connection")
+    if request.param == "redis":
+        return in_redis(connection)
+    return in_redis_and_folder(connection, request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture
@@ -158,8 +179,11 @@ def test_a_published_version_is_there_and_not_live(shelf: Shelf) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(updates=histories())
-def test_what_is_loaded_is_what_was_published(connection: RedisConnection, updates: list[Update]) -> None:
-    for shelf in (memory(), in_redis(connection)):
+def test_what_is_loaded_is_what_was_published(
+    connection: RedisConnection, tmp_path: Path, updates: list[Update]
+) -> None:
+    for make in (memory, lambda: in_redis(connection), lambda: in_redis_and_folder(connection, tmp_path)):
+        shelf = make()
         lease = shelf.lease()
         for version, update in enumerate(updates, 1):
             publish(shelf.store, lease, version, version - 1 or None, update)
@@ -205,13 +229,14 @@ def test_a_delta_needs_its_parent(shelf: Shelf) -> None:
     publish(shelf.store, lease, 7, 6, small())  # a snapshot does not
 
 
-def test_a_version_needs_its_blobs(shelf: Shelf) -> None:
+@pytest.mark.parametrize("name", ["weights/0", "trainer/0"])
+def test_a_version_needs_its_blobs(shelf: Shelf, name: str) -> None:
     store, lease = shelf.store, shelf.lease()
     refs = store.put_blobs(encode(small()))
-    shelf.put_blob(refs["weights/0"].key, None)
-    with pytest.raises(BlobMissing, match="weights/0"):
+    shelf.put_blob(refs[name].key, None)
+    with pytest.raises(BlobMissing, match=name):
         store.publish(manifest(1, blobs=refs), lease)
-    shelf.put_blob(refs["weights/0"].key, b"cut o")
+    shelf.put_blob(refs[name].key, b"cut o")
     with pytest.raises(BlobMissing):
         store.publish(manifest(1, blobs=refs), lease)
     assert store.newest() is None
