@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from model_store.codec import checksum, decode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest, InvalidUpdate
-from model_store.store import ModelStore, read_manifest
+from model_store.store import ModelStore
 from model_store.version import BlobRef, Manifest
 from model_store.weights import TRAINER, State, Update, Want
 
@@ -41,14 +41,14 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Ma
         data = fetch(version)
         if data is None:
             raise BrokenChain(f"version {want}: the manifest of version {version} is missing", version)
-        manifest = _read(want, version, data)
+        manifest = _read(store, want, version, data)
         chain.append(manifest)
         if manifest.kind == "snapshot":
             break
         assert manifest.parent is not None  # a manifest of a delta has one, or it is not read
         version = manifest.parent
         before = found.get(version) if version == have else fetch(version)
-        if before is not None and _read(want, version, before).config_digest != manifest.config_digest:
+        if before is not None and _read(store, want, version, before).config_digest != manifest.config_digest:
             raise BrokenChain(
                 f"version {want}: version {manifest.version} is of another configuration than its parent {version}",
                 manifest.version,
@@ -176,14 +176,14 @@ def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
         data = found[at]
         if data is None:
             return
-        manifest = read_manifest(at, data)
+        manifest = store.read(at, data)
         yield manifest
         at = manifest.parent
 
 
-def _read(want: int, version: int, data: bytes) -> Manifest:
+def _read(store: ModelStore, want: int, version: int, data: bytes) -> Manifest:
     try:
-        return read_manifest(version, data)
+        return store.read(version, data)
     except DamagedManifest as error:
         raise BrokenChain(f"version {want}: {error}", version) from None
 
@@ -218,16 +218,19 @@ def _updates(
         if waiting > _BYTES_AT_ONCE or place == len(manifests):
             blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in refs.values()]))
             for each, wanted in ahead:
-                yield each, _decoded(each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
+                yield each, _decoded(store, each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
             ahead, waiting = [], 0
 
 
-def _decoded(manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None) -> Update:
+def _decoded(
+    store: ModelStore, manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None
+) -> Update:
     version = manifest.version
     whole: dict[str, bytes] = {}
     for name, (ref, data) in blobs.items():
         if data is None:
-            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing", version)
+            why = store.why_missing(ref)
+            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing{why}", version)
         if len(data) != ref.bytes:
             raise DamagedBlob(f"version {version}: blob {name} has {len(data)} bytes, not {ref.bytes}", version)
         if (found := checksum(data)) != ref.checksum:

@@ -79,7 +79,8 @@ class Keys:
 
     @property
     def dropped(self) -> str:
-        """Set: checksums of blobs that the last of this model's versions has let go of, until they are removed."""
+        """Set: checksums of blobs that the last of this model's versions has let go of, until they are removed; and of
+        files that were put into the folder of checkpoints, until a version names them."""
         return self._of("dropped")
 
     @property

@@ -10,6 +10,7 @@ from model_store.codec import checksum
 from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMissing, StillNeeded, VersionExists
 from model_store.keys import Keys
 from model_store.lease import Lease
+from model_store.signature import Signer
 from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
 
@@ -21,7 +22,8 @@ _Key = TypeVar("_Key")
 class MemoryStore(ModelStore):
     """See ModelStore. `clock` gives epoch seconds; leases run by it and log entries bear it."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, signer: Signer | None = None) -> None:
+        self.signer = signer
         self._clock = clock
         self._keys = Keys()
         self._lock = threading.RLock()
@@ -54,7 +56,7 @@ class MemoryStore(ModelStore):
             return [self._blobs.get(ref.key) for ref in refs]
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        data = manifest.to_json()
+        data = self.written(manifest)
         with self._lock:
             self._must_hold(lease)
             if manifest.version == self._newest and self._manifests.get(manifest.version) == data:
@@ -135,7 +137,7 @@ class MemoryStore(ModelStore):
 
     def rollback(self, version: int, reason: str) -> None:
         with self._lock:
-            self._must_be_here(version)
+            self.manifest(version)
             self._pinned, self._pinned_at = version, self._clock()
             self._point(CHAMPION, version, "rollback", reason)
 
@@ -144,7 +146,7 @@ class MemoryStore(ModelStore):
             chosen = version if version is not None else self._newest
             if chosen is None:
                 raise NoSuchVersion("no version has been published")
-            self._must_be_here(chosen)
+            self.manifest(chosen)
             self._pinned = self._pinned_at = None
             self._point(CHAMPION, chosen, "promote", reason)
             return chosen

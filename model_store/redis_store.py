@@ -1,10 +1,15 @@
-"""A model store in Redis. keys.py says what lies where; every step that must be atomic is one Lua script."""
+"""A model store in Redis. keys.py says what lies where; every step that must be atomic is one Lua script.
+
+Blobs that only trainers read may lie in a folder instead. A file there is noted as dropped before it is written, and
+the note goes when a version names it: so whatever dies in between, nothing is left over for good.
+"""
 
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from model_store.blob_folder import BlobFolder
 from model_store.codec import checksum
 from model_store.errors import (
     BlobMissing,
@@ -18,8 +23,10 @@ from model_store.errors import (
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.redis_connection import Command, RedisConnection
+from model_store.signature import Signer
 from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
+from model_store.weights import TRAINER
 
 LOG_ENTRIES = 100_000
 UNPUBLISHED_SECONDS = 3600  # a trainer that dies between blobs and manifest leaves nothing behind for longer
@@ -164,7 +171,8 @@ return reason
 class RedisStore(ModelStore):
     """See ModelStore. Times are those of the Redis server.
 
-    linger: seconds that a retired blob stays readable; 0 removes it at once.
+    folder: where blobs under `trainer/` are put, and looked for; without one they are in Redis like all others.
+    linger: seconds that a retired blob stays readable; 0 removes it at once. Files are always removed at once.
     """
 
     def __init__(
@@ -172,12 +180,15 @@ class RedisStore(ModelStore):
         connection: RedisConnection,
         keys: Keys | None = None,
         *,
+        signer: Signer | None = None,
+        folder: BlobFolder | None = None,
         linger: int = LINGER_SECONDS,
         log_entries: int = LOG_ENTRIES,
         retired_manifests: int = RETIRED_MANIFESTS,
     ) -> None:
         self.keys = keys or Keys()
-        self._redis = connection
+        self.signer = signer
+        self._redis, self._folder = connection, folder
         self._linger = linger
         self._log_entries = log_entries
         self._retired_manifests = retired_manifests
@@ -197,22 +208,39 @@ class RedisStore(ModelStore):
         refs = {}
         for name, data in blobs.items():
             digest = checksum(data)
-            refs[name] = BlobRef(key=self.keys.blob(digest), bytes=len(data), checksum=digest)
-        left = self._redis.pipeline([("TTL", ref.key) for ref in refs.values()])
+            into = self._folder.key if self._folder is not None and name.startswith(TRAINER) else self.keys.blob
+            refs[name] = BlobRef(key=into(digest), bytes=len(data), checksum=digest)
+        self._put_files({ref.checksum: blobs[name] for name, ref in refs.items() if self._is_file(ref)})
+        self._put_values({ref.key: blobs[name] for name, ref in refs.items() if not self._is_file(ref)})
+        return refs
+
+    def _put_files(self, files: Mapping[str, bytes]) -> None:
+        if self._folder is not None and files:
+            self._redis.call("SADD", self.keys.dropped, *files)
+            for digest, data in files.items():
+                self._folder.put(digest, data)
+
+    def _put_values(self, values: Mapping[str, bytes]) -> None:
+        left = self._redis.pipeline([("TTL", key) for key in values])
         commands: list[Command] = []
         waiting = 0
-        for (name, ref), ttl in zip(refs.items(), left, strict=True):
+        for (key, data), ttl in zip(values.items(), left, strict=True):
             # written even where it is: what lies there may be damaged. A blob that a version names has no time to
             # live (-1) and must not be given one
-            commands.append(("SET", ref.key, blobs[name]) + (() if ttl == -1 else ("EX", UNPUBLISHED_SECONDS)))
-            waiting += ref.bytes
+            commands.append(("SET", key, data) + (() if ttl == -1 else ("EX", UNPUBLISHED_SECONDS)))
+            waiting += len(data)
             if waiting > _BYTES_AT_ONCE:
                 self._redis.pipeline(commands)
                 commands, waiting = [], 0
         self._redis.pipeline(commands)
-        return refs
 
     def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        files = [ref.checksum for ref in refs if self._is_file(ref)]
+        from_folder = iter(self._folder.get(files) if self._folder is not None else ())
+        from_redis = iter(self._get_values([ref for ref in refs if not self._is_file(ref)]))
+        return [next(from_folder if self._is_file(ref) else from_redis) for ref in refs]
+
+    def _get_values(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
         found: list[bytes | None] = []
         keys: list[str] = []
         waiting = 0
@@ -224,14 +252,28 @@ class RedisStore(ModelStore):
                 keys, waiting = [], 0
         return found + self._redis.pipeline([("GET", key) for key in keys])
 
+    def why_missing(self, ref: BlobRef) -> str:
+        if "://" not in ref.key:
+            return ""
+        if self._folder is None:
+            return ": it lies in a folder, and TIDEMILL_CHECKPOINT_URL is not set"
+        return "" if self._is_file(ref) else f": TIDEMILL_CHECKPOINT_URL is {self._folder.url}, and no other is read"
+
+    def _is_file(self, ref: BlobRef) -> bool:
+        # the whole key is compared: nobody who writes a manifest can have another path opened
+        return self._folder is not None and ref.key == self._folder.key(ref.checksum)
+
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        keys, version, data = self.keys, manifest.version, manifest.to_json()
+        keys, version, data = self.keys, manifest.version, self.written(manifest)
         summary = manifest.summary()
         # only blobs that this store keeps; others may come to lie elsewhere
         blobs = {name: ref for name, ref in manifest.blobs.items() if ref.key == keys.blob(ref.checksum)}
         with self._writing:
+            for name, ref in manifest.blobs.items():
+                if self._folder is not None and self._is_file(ref) and self._folder.size(ref.checksum) != ref.bytes:
+                    raise BlobMissing(f"version {version}: blob {name} is not in {self._folder.url}")
             answers = self._redis.pipeline(
                 [
                     *(("PERSIST", ref.key) for ref in blobs.values()),
@@ -344,26 +386,21 @@ class RedisStore(ModelStore):
             self._redis.call("HDEL", self.keys.retired, *oldest[: held - self._retired_manifests])
 
     def _drop_blobs(self) -> None:
-        """Removes the blobs that versions have let go of. Those left over from a crash amid it come along."""
+        """Removes the blobs that versions have let go of. Those left over from a crash amid it come along, and files
+        that were put and never published."""
         dropped = sorted(self._redis.call("SMEMBERS", self.keys.dropped))
         if not dropped:
             return
-        others = [name.decode() for name in self._redis.call("SMEMBERS", self.keys.models)]
+        # this model among them: a file that was put again, for a version that never came, may be named by another
+        models = {self.keys.model, *(name.decode() for name in self._redis.call("SMEMBERS", self.keys.models))}
         counts = self._redis.pipeline(
-            [
-                ("HMGET", Keys(model=name, prefix=self.keys.prefix).references, *dropped)
-                for name in others
-                if name != self.keys.model
-            ]
+            [("HMGET", Keys(model=name, prefix=self.keys.prefix).references, *dropped) for name in sorted(models)]
         )
-        shared = {digest for each in counts for digest, count in zip(dropped, each, strict=True) if count is not None}
-        self._redis.pipeline(
-            [
-                ("EXPIRE", self.keys.blob(digest.decode()), self._linger)  # 0 removes it at once
-                for digest in dropped
-                if digest not in shared
-            ]
-        )
+        named = {digest for each in counts for digest, count in zip(dropped, each, strict=True) if count is not None}
+        gone = [digest.decode() for digest in dropped if digest not in named]
+        self._redis.pipeline([("EXPIRE", self.keys.blob(digest), self._linger) for digest in gone])  # 0: at once
+        if self._folder is not None:
+            self._folder.delete(gone)
         self._redis.call("SREM", self.keys.dropped, *dropped)
 
     def _expire(self, refs: Sequence[BlobRef]) -> None:
@@ -390,6 +427,7 @@ class RedisStore(ModelStore):
         return self._point("move", version, reason, alias, lease)
 
     def rollback(self, version: int, reason: str) -> None:
+        self.manifest(version)
         self._point("rollback", version, reason)
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
@@ -397,6 +435,7 @@ class RedisStore(ModelStore):
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
+        self.manifest(chosen)
         self._point("promote", chosen, reason)
         return chosen
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from model_store.errors import DamagedManifest, NoSuchVersion
 from model_store.lease import Lease
+from model_store.signature import Signer
 from model_store.version import BlobRef, Manifest, Summary
 
 CHAMPION = "champion"  # the live version
@@ -33,6 +34,9 @@ class ModelStore(Protocol):
     Safe to use from several threads.
     """
 
+    signer: Signer | None = None
+    """Where there is one, what is published is signed, and what it did not sign is not read."""
+
     # -- blobs -------------------------------------------------------------------------------------------------------
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> dict[str, BlobRef]:
@@ -45,6 +49,10 @@ class ModelStore(Protocol):
     def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
         """The bytes as they lie there, unchecked, in the order asked for; None where there are none."""
         ...
+
+    def why_missing(self, ref: BlobRef) -> str:
+        """What else can be said of a blob that is not there, to be put behind "it is missing"."""
+        return ""
 
     # -- versions ----------------------------------------------------------------------------------------------------
 
@@ -119,11 +127,17 @@ class ModelStore(Protocol):
         ...
 
     def rollback(self, version: int, reason: str) -> None:
-        """Makes a version live and pins it: later ones are published and do not go live. Raises: NoSuchVersion."""
+        """Makes a version live and pins it: later ones are published and do not go live.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
-        """Makes a version live, by default the newest, and unpins. Returns it. Raises: NoSuchVersion."""
+        """Makes a version live, by default the newest, and unpins. Returns it.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     # -- the log -----------------------------------------------------------------------------------------------------
@@ -180,7 +194,7 @@ class ModelStore(Protocol):
     def manifests(self, versions: Sequence[int]) -> list[Manifest | None]:
         """Manifests in one go; None where there are none. Raises: DamagedManifest, naming the version."""
         return [
-            None if data is None else read_manifest(version, data)
+            None if data is None else self.read(version, data)
             for version, data in zip(versions, self.manifest_bytes(versions), strict=True)
         ]
 
@@ -191,13 +205,18 @@ class ModelStore(Protocol):
             raise NoSuchVersion(f"version {version} is not in the store")
         return found
 
+    def read(self, version: int, data: bytes) -> Manifest:
+        """The manifest that lies under a version's number. Every reading goes through here, so that none of them
+        forgets the signature. Raises: DamagedManifest, naming the version."""
+        try:
+            manifest = Manifest.from_json(data if self.signer is None else self.signer.verify(data))
+        except DamagedManifest as error:
+            raise DamagedManifest(f"version {version}: {error}", version) from None
+        if manifest.version != version:
+            raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
+        return manifest
 
-def read_manifest(version: int, data: bytes) -> Manifest:
-    """The manifest that lies under a version's number. Raises: DamagedManifest, naming the version."""
-    try:
-        manifest = Manifest.from_json(data)
-    except DamagedManifest as error:
-        raise DamagedManifest(f"version {version}: {error}", version) from None
-    if manifest.version != version:
-        raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
-    return manifest
+    def written(self, manifest: Manifest) -> bytes:
+        """What is published of a manifest: its JSON, signed where there is a signer."""
+        data = manifest.to_json()
+        return data if self.signer is None else self.signer.sign(data)

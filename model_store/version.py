@@ -107,7 +107,7 @@ class Manifest(_Record):
     environment: dict[str, str | int] = Field(default_factory=dict)  # what computed it: threads, processor, libraries
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     blobs: dict[str, BlobRef] = Field(default_factory=dict)
-    signature: str | None = None  # room for an HMAC over the canonical JSON without this field
+    signature: str | None = None  # an HMAC over the canonical JSON without this field: signature.py
 
     @model_validator(mode="after")
     def _has_a_past(self) -> Self:

@@ -14,15 +14,14 @@ from confluent_kafka import KafkaException
 from consumers.feeder import FeederConfig, start_feeder
 from consumers.topics import KafkaIdentity, ensure_topics, identify
 from model_store.errors import StoreUnavailable
-from model_store.keys import Keys
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
-from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import Health, HealthServer
 from service.metrics import TrainerMetrics
 from service.process import Fatal, start_logging, stop_on_signals, wait_for
 from service.settings import TrainerSettings
+from service.stores import model_store
 from service.training.configuration import config_digest, environment, learner_config, told
 from service.training.gate import GateRules
 from service.training.learner import LearnerConfig
@@ -53,9 +52,10 @@ def run_trainer(settings: TrainerSettings) -> int:
 def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, stop: threading.Event) -> None:
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True)
-    connection = connect(settings.redis_url)
-    store = RedisStore(connection, Keys(model=settings.model_name, prefix=settings.key_prefix))
+    store = model_store(settings, checkpoint_url=settings.checkpoint_url, adopt_unsigned=settings.adopt_unsigned)
     run_id = uuid.uuid4().hex
+    if settings.adopt_unsigned:
+        log.warning("TIDEMILL_ADOPT_UNSIGNED: versions without a signature are believed; unset it after this start")
 
     identity = wait_for("kafka", lambda: _prepare_kafka(settings), KafkaException, health, stop)
     if identity is None:

@@ -47,7 +47,7 @@ def begin(
     found = None if fresh else newest_checkpoint(store)
     if found is None:
         if newest and not fresh:
-            raise Fatal(f"no version up to {newest} can be read whole; {ANEW}, from the events")
+            raise Fatal(_nothing_to_continue(store, newest))
         return Beginning(Learner(config), Progress(), Standing(newest=newest))
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
@@ -69,26 +69,25 @@ def _learned_again(
 
     Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
     """
-    since = _published_since(store, found, newest)
-    learner, progress = Learner.restore(config, found.state), Progress.of(found.manifest)
     state, parent, batches = found.state, found.version, list[BatchRecord]()
-    try:
-        if since:
-            log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
-        whole = not found.skipped
-        for step in rebuild(learner, progress, since, open_reader(since), lambda version: load(store, version)):
-            whole = whole and step.same is not False
-            metrics.versions_relearned.labels("no" if step.same is False else "yes").inc()
-            if step.same is False:
-                log.error("version %d comes out different when it is learned again", step.manifest.version)
-            state.apply(step.update)
-            batches += step.manifest.batches
-            if whole:
-                parent, batches = step.manifest.version, []
-    except (EventsGone, Damaged, NoSuchVersion) as error:
-        log.error("what was published after version %d cannot be learned again: %s", found.version, error)
-        state, parent, batches = load(store, found.version), found.version, []
-        learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    whole = not found.skipped
+    if since := _published_since(store, found, newest):
+        log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
+        try:
+            for step in rebuild(learner, progress, since, open_reader(since), lambda version: load(store, version)):
+                whole = whole and step.same is not False
+                metrics.versions_relearned.labels("no" if step.same is False else "yes").inc()
+                if step.same is False:
+                    log.error("version %d comes out different when it is learned again", step.manifest.version)
+                state.apply(step.update)
+                batches += step.manifest.batches
+                if whole:
+                    parent, batches = step.manifest.version, []
+        except (EventsGone, Damaged, NoSuchVersion) as error:
+            log.error("what was published after version %d cannot be learned again: %s", found.version, error)
+            state, parent, batches = load(store, found.version), found.version, []
+            learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
     learner.config = config
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
@@ -133,6 +132,16 @@ def _check_configuration(manifest: Manifest, origin: Origin) -> None:
     changed = [each for each in changed if not each.startswith(LIMITS)]
     what = ", ".join(changed) or "the order of event types"
     raise Fatal(f"version {manifest.version} was made with other settings ({what}); put them back, or {ANEW}")
+
+
+def _nothing_to_continue(store: ModelStore, newest: int) -> str:
+    try:
+        load(store, newest)
+        why = "it came only now"
+    except Damaged as error:
+        why = str(error)
+    unsigned = "" if store.signer is None else "TIDEMILL_ADOPT_UNSIGNED=1 continues from before there was a key; "
+    return f"no version up to {newest} can be read whole ({why}); {unsigned}{ANEW}, from the events"
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:

@@ -5,6 +5,7 @@ import pytest
 from consumers.records import TopicPartition
 from model_store.chain import load
 from model_store.memory_store import MemoryStore
+from model_store.signature import Signer
 from model_store.version import KafkaIds
 from service.metrics import TrainerMetrics
 from service.process import Fatal
@@ -67,9 +68,40 @@ def test_without_one_whole_version_it_does_not_begin_anew_by_itself() -> None:
     store, _ = trained(1)
     for version in store.versions():
         store.tamper(manifest=(version, b"{}"))
-    with pytest.raises(Fatal, match="no version up to 2 can be read whole; begin anew with `tidemill trainer --fresh`"):
+    with pytest.raises(
+        Fatal,
+        match=r"no version up to 2 can be read whole \(version 2: .*\); begin anew with .*--fresh",
+    ):
         begin(store)
     assert begin(store, fresh=True).standing.newest == 2
+
+
+def test_versions_from_before_the_key_are_continued_only_when_told_so() -> None:
+    store, _ = trained(2)
+    store.signer = Signer([b"key"])
+    with pytest.raises(Fatal, match=r"not signed.*TIDEMILL_SIGNING_KEY is set.*TIDEMILL_ADOPT_UNSIGNED=1") as raised:
+        begin(store)
+    assert "--fresh" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    store.signer = Signer([b"key"], unsigned_too=True)
+    run = Run(store).go(batches(1, first=2))
+    assert run.started_at == [{TopicPartition("events", 0): 40}]
+    store.signer = Signer([b"key"])
+    found = begin(store)
+    assert (found.standing.parent, found.progress.trained_through) == (5, {TopicPartition("events", 0): 60})
+
+
+def test_what_a_trainer_without_the_key_has_published_is_learned_again() -> None:
+    store = MemoryStore(signer=Signer([b"key"]))
+    Run(store).go(batches(2))
+    store.signer = None
+    Run(store).go(batches(1, first=2))
+    assert store.newest() == 5
+    store.signer = Signer([b"key"])
+    run = Run(store).go(batches(2, first=2))
+    assert run.started_at == [{TopicPartition("events", 0): 40}]
+    whole, _ = trained(4)
+    assert_same(load(store, 8).snapshot(), load(whole, 5).snapshot())
 
 
 @pytest.mark.parametrize(
