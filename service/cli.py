@@ -60,6 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     promote = commands.add_parser("promote", help="make version N, or the newest, live, and follow new ones again")
     promote.add_argument("version", type=int, nargs="?", metavar="N")
 
+    verify = commands.add_parser("verify", help="make version N again from the events, and compare every bit")
+    verify.add_argument("version", type=int, nargs="?", metavar="N", help="the live one by default")
+    verify.add_argument(
+        "--from", dest="start", type=int, metavar="M", help="begin with version M, or 0: nothing (default: the nearest)"
+    )
+
     evaluate = commands.add_parser("evaluate", help="prequential evaluation of a file, in one process")
     evaluate.add_argument("file", type=Path, metavar="FILE")
     return parser
@@ -107,6 +113,10 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             from service.evaluate_command import evaluate
 
             return evaluate(args.file)
+        case "verify":
+            from service.verify_command import run_verify
+
+            return run_verify(args.version, args.start)
         case "recs":
             from service.model_commands import show_recs
 

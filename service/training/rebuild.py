@@ -62,16 +62,20 @@ def rebuild(
     manifests: Sequence[Manifest],
     read: ReadBatch,
     state_of: Callable[[int], State],
+    *,
+    prepare: Callable[[Manifest], None] = lambda manifest: None,
 ) -> Iterator[Rebuilt]:
     """Learns the batches of `manifests`, in their order, after what `learner` and `progress` have; version by version.
 
     state_of: a version that weights went back to and that is not among `manifests`.
+    prepare: called before each version.
 
     Raises: what `read` and `state_of` raise.
     """
     targets = resets(manifests)
     passed: dict[int, State] = {}
     for manifest in manifests:
+        prepare(manifest)
         limits = {name: manifest.config[name] for name in LIMITS if name in manifest.config}
         learner.config = replace(learner.config, **limits)  # type: ignore[arg-type]
         for record in manifest.batches:

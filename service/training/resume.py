@@ -145,14 +145,15 @@ def _nothing_to_continue(store: ModelStore, newest: int) -> str:
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
-    """Offsets mean nothing in another cluster or in a topic that was made anew."""
+    if (why := other_kafka(then, now)) is not None:
+        raise Fatal(f"version {version} cannot be continued: {why}; {ANEW}, or use another TIDEMILL_MODEL_NAME")
+
+
+def other_kafka(then: KafkaIds, now: KafkaIds) -> str | None:
+    """Why offsets of then mean nothing now: another cluster, or a topic that was made anew. None where they hold."""
     if then.cluster_id and now.cluster_id and then.cluster_id != now.cluster_id:
-        raise Fatal(
-            f"version {version} learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}; "
-            f"{ANEW}, or use another TIDEMILL_MODEL_NAME"
-        )
+        return f"it learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}"
     for topic, topic_id in then.topics.items():
         if topic_id and now.topics.get(topic) and now.topics[topic] != topic_id:
-            raise Fatal(
-                f"topic {topic} was made anew since version {version}, so its offsets mean other events; {ANEW}"
-            )
+            return f"topic {topic} was made anew since, so its offsets mean other events"
+    return None

@@ -108,7 +108,11 @@ def test_what_a_trainer_without_the_key_has_published_is_learned_again() -> None
     ("digest", "kafka", "says"),
     [
         ("other", KAFKA, "version 2 was made with other settings"),
-        (DIGEST, KafkaIds(cluster_id="moved", topics=KAFKA.topics), "learned from Kafka cluster cluster.* is moved"),
+        (
+            DIGEST,
+            KafkaIds(cluster_id="moved", topics=KAFKA.topics),
+            "it learned from Kafka cluster cluster.* is moved",
+        ),
         (DIGEST, KafkaIds(cluster_id="cluster", topics={"events": "second"}), "topic events was made anew"),
     ],
 )
