@@ -28,14 +28,16 @@ class GateRules:
     """Numbers with their reasons; what they were measured on is in docs/decisions/gate.md."""
 
     enabled: bool = True
-    least: float = 200.0  # ranked events; with fewer nothing is said
+    least: float = 200.0  # ranked events; with fewer nothing is said of quality
+    reopen: int = 10_000  # events after which a closed gate that nothing speaks against opens, ranked or not
     window: float = 2_000.0  # ranked events over which the comparison fades to a half
     significance: float = 4.0  # standard errors; the comparison is looked at many times a minute
     tolerance: float = 0.05  # of the reference's NDCG; a smaller loss is nobody's business
     advance: float = 10_000.0  # ranked events after which a good version becomes the reference
     revert: float = 1_000.0  # ranked events with a failing version before learning goes back
     growth: float = 10.0  # times the reference's norms: weights that explode, not weights that grow
-    moved: float = 0.5  # share of all item rows that one version moves by more than half their length
+    moved: float = 0.5  # share of the rows the reference has that one version moves by more than half their length
+    young: int = 1_000  # events; a model that has doubled its experience since the reference takes a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Health:
 
     row_norm: float = 0.0  # root mean square over item rows of their length
     dense_norm: float = 0.0  # length of the network's parameters
-    rows_moved: float = 0.0  # share of all item rows that moved by more than half their length since the version before
+    rows_moved: float = 0.0  # share of the reference's rows that moved by more than half their length at once
     finite: bool = True
 
 
@@ -53,6 +55,7 @@ class WeightHealth:
 
     def __init__(self) -> None:
         self._row_squares = 0.0
+        self.settled = 0  # rows below have been learned for a while; the first steps of a new one are long
 
     def measure(self, before: State, update: Update) -> Health:
         """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
@@ -74,13 +77,14 @@ class WeightHealth:
                 old_squares = np.square(old).sum(1)
                 old_squares[~np.isfinite(old_squares)] = 0.0
                 self._row_squares += float(squares.sum()) - float(old_squares.sum())
-                moved = int((np.square(new[known] - old).sum(1) > 0.25 * old_squares).sum())
+                far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
+                moved = int(far[rows.index[known] < self.settled].sum())
         dense = [tensor for name, tensor in update.tensors.items() if name.startswith(DENSE)]
         dense_squares = sum(float(np.square(tensor.astype(np.float64)).sum()) for tensor in dense)
         return Health(
             row_norm=math.sqrt(max(self._row_squares, 0.0) / size) if size else 0.0,
             dense_norm=math.sqrt(dense_squares),
-            rows_moved=moved / size if size else 0.0,
+            rows_moved=moved / self.settled if self.settled else 0.0,
             finite=math.isfinite(self._row_squares) and math.isfinite(dense_squares),
         )
 
@@ -88,17 +92,19 @@ class WeightHealth:
 class Gate:
     """`observe` what was measured with each candidate, then ask for its `verdict`."""
 
-    def __init__(self, rules: GateRules, *, opened: bool = True) -> None:
-        """opened: whether the version before was let through, which holds until there is evidence."""
+    def __init__(self, rules: GateRules, *, opened: bool = True, events: int = 0) -> None:
+        """opened: whether the version before was let through, which holds until there is evidence. events: learned."""
         self.rules = rules
         self.reference_health = Health()
         self._sums = PairedSums()
         self._since_reference = 0.0
         self._failing = 0.0  # ranked events since versions began to fail
         self._opened = opened
+        self._events = self._events_at_reference = self._events_when_closed = events
 
-    def observe(self, measured: PairedSums) -> None:
-        """Adds a comparison on events that nobody had learned from."""
+    def observe(self, measured: PairedSums, events: int) -> None:
+        """Adds a comparison on events that nobody had learned from. events: learned in all."""
+        self._events = events
         self._sums.fade(0.5 ** (measured.n / self.rules.window))
         self._sums.add(measured)
         self._since_reference += measured.n
@@ -112,22 +118,27 @@ class Gate:
         why = self._illness(health)
         if why is None:
             why = self._worse()
-            if why is None and self._sums.n < self.rules.least and not self._opened:
-                why = "not enough events have been ranked since learning went back"
+            if why is None and not self._opened and self._knows_little():
+                why = "too few events have been ranked since to tell whether it is good again"
         if why is None:
             self._opened, self._failing = True, 0.0
-        else:
-            self._opened = False
+        elif self._opened:
+            self._opened, self._events_when_closed = False, self._events
         return why
+
+    def _knows_little(self) -> bool:
+        return self._sums.n < self.rules.least and self._events - self._events_when_closed < self.rules.reopen
 
     def should_advance(self) -> bool:
         """Whether the version just let through may become the reference."""
-        return self._opened and self._since_reference >= self.rules.advance
+        older = self._events >= max(self.rules.young, 2 * self._events_at_reference)
+        return self._opened and (older or self._since_reference >= self.rules.advance)
 
     def advanced(self, health: Health) -> None:
         """To be called when a version has become the reference."""
         self.reference_health = health
         self._sums, self._since_reference = PairedSums(), 0.0
+        self._events_at_reference = self._events
 
     def should_revert(self) -> bool:
         """Whether versions have failed for so long that learning should go back to the reference."""

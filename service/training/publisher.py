@@ -31,7 +31,7 @@ from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.training.evaluation import PairedSums
-from service.training.gate import Gate, GateRules, WeightHealth, figures
+from service.training.gate import ROWS, Gate, GateRules, WeightHealth, figures
 from service.training.gate import Health as WeightsHealth
 from service.training.reference import Reference, own
 
@@ -88,6 +88,7 @@ class Standing:
     parent: int | None = None  # the newest version that can be read; None: there is none
     newest: int = 0  # the highest version number ever given
     batches: tuple[BatchRecord, ...] = ()  # what `state` has learned since `parent`; a delta cannot follow on these
+    events: int = 0  # learned in all
     opened: bool = True  # whether the gate lets versions through
     reference: tuple[int, State] | None = None  # what the gate compares with, where that is not `parent`
 
@@ -119,7 +120,7 @@ class Publisher:
         self._since_reference = Changes(own)
         self._batches: list[BatchRecord] = list(standing.batches)  # since `parent`
         self._latest: Candidate | None = None
-        self._gate = Gate(rules.gate, opened=standing.opened)
+        self._gate = Gate(rules.gate, opened=standing.opened, events=standing.events)
         self._weight_health = WeightHealth()
         self._reference_version: int | None = None
         self._revert_to: int | None = None
@@ -225,7 +226,7 @@ class Publisher:
         self._latest = candidate
         if candidate.reverted:
             self._gate.reverted()
-        self._gate.observe(candidate.paired)
+        self._gate.observe(candidate.paired, candidate.events_trained)
         why_not = self._gate.verdict(health)
         self._metrics.gate_open.set(why_not is None)
         self._metrics.gate_difference.set(self._gate.difference)
@@ -345,12 +346,14 @@ class Publisher:
         self.reference.apply(state.snapshot(own))
         self._gate.advanced(WeightHealth().measure(State(), state.snapshot(own)))
         self._reference_version = version
+        self._weight_health.settled = state.tables.get(ROWS, 0)
         if state is not self._state:
             self._since_reference.add(self._state.snapshot())  # what differs is not known, so everything may
 
     def _advance_reference(self, health: WeightsHealth) -> None:
         self.reference.apply(self._since_reference.take(self._state))
         self._gate.advanced(health)
+        self._weight_health.settled = self._state.tables.get(ROWS, 0)
         self._reference_version = self.version
         try:
             self._store.move(self.version, "found good", alias=REFERENCE, lease=self._lease)

@@ -91,7 +91,8 @@ def _learned_again(
     learner.config = config
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
-    standing = Standing(state, parent, newest, tuple(batches), opened, None if opened else _reference(store))
+    reference = None if opened else _reference(store)
+    standing = Standing(state, parent, newest, tuple(batches), progress.events_trained, opened, reference)
     return Beginning(learner, progress, standing)
 
 
