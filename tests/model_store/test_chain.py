@@ -10,6 +10,7 @@ from model_store.codec import encode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
+from model_store.store import ModelStore
 from model_store.version import BlobRef
 from model_store.weights import State, Update
 from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
@@ -32,17 +33,35 @@ class CountingStore(MemoryStore):
         return super().get_blobs(refs)
 
 
-def shelf(kinds: str, store: MemoryStore | None = None) -> tuple[MemoryStore, Lease, dict[int, list[Update]]]:
-    """Versions 1, 2, ..., `s` a snapshot, `d` a delta, and the updates that make each."""
+def shelf(
+    kinds: str, store: MemoryStore | None = None, *, rows: int = 4
+) -> tuple[MemoryStore, Lease, dict[int, list[Update]]]:
+    """Versions 1, 2, ..., and the updates that make each.
+
+    `s`: a snapshot, `d`: a delta, `r`: a snapshot that repeats its parent.
+    """
     store = store or MemoryStore()
     lease = store.acquire("trainer", 1e9)
     assert lease is not None
     updates: dict[int, list[Update]] = {0: []}
     for version, kind in enumerate(kinds, 1):
-        update = small(version, full=kind == "s")
+        update = small(version, full=kind == "s", rows=rows)
         updates[version] = [update] if kind == "s" else [*updates[version - 1], update]
-        publish(store, lease, version, version - 1 or None, update)
+        if kind == "r":
+            updates[version] = repeat(store, lease, version, version - 1, updates[version - 1])
+        else:
+            publish(store, lease, version, version - 1 or None, update)
     return store, lease, updates
+
+
+def repeat(
+    store: ModelStore, lease: Lease, version: int, parent: int, updates: list[Update], digest: str = "c0ffee"
+) -> list[Update]:
+    """A snapshot of its parent, made of no batches."""
+    whole = state_of(updates).snapshot()
+    made = manifest(version, parent, kind="snapshot", blobs=store.put_blobs(encode(whole)), digest=digest)
+    store.publish(made.model_copy(update={"batches": ()}), lease)
+    return [whole]
 
 
 def damage(store: MemoryStore, version: int, name: str = "weights/0") -> None:
@@ -73,9 +92,10 @@ def test_a_reader_is_led_by_the_shortest_way() -> None:
         assert [update.full for _, update in found] == ["sddsdd"[version - 1] == "s" for version in way]
 
 
+@pytest.mark.parametrize("kinds", ["sddsd", "sdrdr"])
 @pytest.mark.parametrize("readers", [True, False])
-def test_every_version_from_every_other(readers: bool) -> None:
-    store, _, updates = shelf("sddsd")
+def test_every_version_from_every_other(readers: bool, kinds: str) -> None:
+    store, _, updates = shelf(kinds)
 
     def state(version: int) -> State:
         whole = state_of(updates[version]).snapshot((lambda name: not name.startswith("trainer/")) if readers else None)
@@ -86,6 +106,87 @@ def test_every_version_from_every_other(readers: bool) -> None:
         assert_same(load(store, want, readers=readers).snapshot(), expected)
         for have in range(1, 6):
             assert_same(load(store, want, known=(state(have), have), readers=readers).snapshot(), expected)
+
+
+def test_who_follows_passes_a_snapshot_that_changes_nothing() -> None:
+    store = CountingStore()
+    shelf("sdrdddddddrrd", store, rows=50)
+    for have, want, way in [
+        (2, 3, "r"),
+        (1, 3, "dr"),
+        (2, 4, "rd"),
+        (1, 4, "drd"),
+        (9, 13, "drrd"),
+        (11, 12, "r"),
+        (12, 13, "d"),
+        (3, 3, ""),
+        (1, 13, "Rd"),  # so far behind that to load it is less
+        (None, 4, "Rd"),
+        (4, 3, "R"),  # a rollback
+    ]:
+        store.blob_trips.clear()
+        found = updates_between(store, have, want)
+        assert [each.version for each, _ in found] == list(range(want - len(way) + 1, want + 1))
+        assert [(update.full, bool(update.tables)) for _, update in found] == [
+            {"r": (False, False), "R": (True, True), "d": (False, True)}[kind] for kind in way
+        ]
+        assert sum(store.blob_trips) == len(way.replace("r", ""))
+
+
+def test_a_snapshot_is_loaded_where_what_it_repeats_cannot_be_come_to() -> None:
+    def way(have: int, store: MemoryStore) -> list[tuple[int, bool]]:
+        return [(each.version, update.full) for each, update in updates_between(store, have, 4)]
+
+    store, lease, updates = shelf("sdd", rows=100)
+    repeat(store, lease, 4, 3, updates[3])
+    assert way(3, store) == [(4, False)]
+    assert way(1, store) == [(2, False), (3, False), (4, False)]
+    for damaged in ([2, 3], [3], [2]):
+        for data in (None, b"{"):
+            kept = {version: store.manifest(version).to_json() for version in damaged}
+            for version in damaged:
+                store.tamper(manifest=(version, data))
+            assert way(1, store) == [(4, True)]
+            for version, good in kept.items():
+                store.tamper(manifest=(version, good))
+    store.tamper(manifest=(3, None))
+    assert way(3, store) == [(4, True)]  # of which configuration 3 was is not known any more
+
+
+@pytest.mark.parametrize("damaged", [2, 3])
+def test_a_snapshot_heals_the_damage_before_it(damaged: int) -> None:
+    store, lease, updates = shelf("sdd", rows=100)
+    damage(store, damaged)
+    repeat(store, lease, 4, 3, updates[3])
+    publish(store, lease, 5, 4, small(5, full=False, rows=100))
+    expected = state_of([*updates[3], small(5, full=False, rows=100)]).snapshot()
+    assert [update.full for _, update in updates_between(store, 1, 5)] == [True, False]
+    assert_same(load(store, 5, known=(state_of(updates[1]), 1)).snapshot(), expected)
+    damage(store, 4)
+    with pytest.raises(DamagedBlob, match="version 4"):
+        updates_between(store, 1, 5)
+    if damaged == 2:  # and those who are beyond the damage have no use for the snapshot
+        assert [update.full for _, update in updates_between(store, 3, 5)] == [False, False]
+
+
+def test_a_snapshot_that_repeats_another_branch_is_loaded() -> None:
+    store, lease, updates = shelf("sdd", rows=100)
+    repeat(store, lease, 4, 2, updates[2])
+    publish(store, lease, 5, 4, small(5, full=False, rows=100))
+    expected = state_of([*updates[2], small(5, full=False, rows=100)]).snapshot()
+    assert [(each.version, update.full) for each, update in updates_between(store, 3, 5)] == [(4, True), (5, False)]
+    assert_same(load(store, 5, known=(state_of(updates[3]), 3)).snapshot(), expected)
+    publish(store, lease, 6, 2, small(6, full=False, rows=100))
+    updates[6] = [*updates[2], small(6, full=False, rows=100)]
+    repeat(store, lease, 7, 6, updates[6])  # its parent is above 3, and does not lead over it
+    assert [(each.version, update.full) for each, update in updates_between(store, 3, 7)] == [(7, True)]
+
+
+def test_a_snapshot_of_another_configuration_repeats_nothing() -> None:
+    store, lease, updates = shelf("sd", rows=100)
+    repeat(store, lease, 3, 2, updates[2], digest="other")
+    for have in (1, 2):
+        assert [(each.version, update.full) for each, update in updates_between(store, have, 3)] == [(3, True)]
 
 
 def test_readers_do_not_fetch_what_is_for_trainers() -> None:
@@ -148,6 +249,37 @@ def test_a_damaged_manifest() -> None:
     store.tamper(manifest=(2, b"{"))
     with pytest.raises(BrokenChain, match=r"version 3: version 2: manifest") as raised:
         load(store, 3)
+    assert raised.value.version == 2
+
+
+def test_manifests_that_changed_places() -> None:
+    store, _, _ = shelf("sddd")
+    second, third = (store.manifest(version).to_json() for version in (2, 3))
+    store.tamper(manifest=(2, third))
+    store.tamper(manifest=(3, second))
+    with pytest.raises(BrokenChain, match="version 3: the manifest of version 2 lies there") as raised:
+        updates_between(store, 1, 4)
+    assert raised.value.version == 3
+
+
+def test_blobs_that_changed_places() -> None:
+    store, _, updates = shelf("sddd")
+    second, third = (store.manifest(version).blobs["weights/0"] for version in (2, 3))
+    swapped = store.get_blobs([third, second])
+    for ref, data in zip((second, third), swapped, strict=True):
+        store.tamper(blob=(ref.key, data))
+    with pytest.raises(DamagedBlob, match="version 2: blob weights/0 ha"):
+        updates_between(store, 1, 4)
+    assert sound(newest_whole(store), 1, updates) == [2]
+
+
+@pytest.mark.parametrize("parent", [2, 3, 4, None])
+def test_a_parent_comes_before_its_child(parent: int | None) -> None:
+    store, _, _ = shelf("sddd")
+    turned = json.loads(store.manifest(2).to_json()) | {"parent": parent}
+    store.tamper(manifest=(2, json.dumps(turned).encode()))
+    with pytest.raises(BrokenChain, match="version 2") as raised:
+        updates_between(store, 1, 4)
     assert raised.value.version == 2
 
 

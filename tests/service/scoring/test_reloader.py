@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,10 @@ import pytest
 from model_store.chain import load
 from model_store.errors import DamagedManifest, StoreUnavailable
 from model_store.memory_store import MemoryStore
-from model_store.version import Manifest
+from model_store.version import BlobRef, Manifest
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
-from service.scoring import reloader as module
 from service.scoring.reloader import Reloader
 from tests.service.scoring.worlds import Trainer, scores
 
@@ -27,7 +26,15 @@ class World:
         self.health = Health("scorer")
         self.health.started()
         self.metrics = ScorerMetrics()
-        self.reloader = Reloader(store, poll_s=0.005, device="cpu", metrics=self.metrics, health=self.health)
+        self.now = 0.0
+        self.reloader = Reloader(
+            store,
+            poll_s=0.005,
+            device="cpu",
+            metrics=self.metrics,
+            health=self.health,
+            clock=lambda: self.now,
+        )
 
     @property
     def version(self) -> int | None:
@@ -93,6 +100,8 @@ def test_two_copies_never_mix(world: World) -> None:
         for _ in range(rng.integers(1, 4)):  # versions that are passed over
             world.trainer.learn(int(rng.integers(1, 60)), items=int(rng.integers(20, 300)))
             world.trainer.publish(snapshot=rng.random() < 0.1)
+            if rng.random() < 0.2:
+                world.trainer.repeat()
         if rng.random() < 0.1:
             world.store.rollback(int(rng.integers(1, world.trainer.version + 1)), "test")
         elif rng.random() < 0.5:
@@ -130,13 +139,139 @@ def test_what_is_damaged_is_not_served_until_a_snapshot_comes(world: World, how:
     assert world.exact()
 
 
-def test_it_asks_again_while_no_snapshot_comes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+def test_it_asks_again_while_no_snapshot_comes(world: World) -> None:
     damage(world, world.trainer.step(), "blob missing")
     for _ in range(2):
         assert not world.reloader.check()
         assert world.store.take_snapshot_request() is not None
+        world.now += 4.9
+        assert not world.reloader.check()
+        assert world.store.take_snapshot_request() is None
+        world.now += 0.1
     assert world.check.endswith("; serving nothing")
+
+
+def test_a_damaged_version_is_tried_again_ever_more_rarely_and_another_one_at_once() -> None:
+    store = _Counting()
+    world = World(store)
+    world.trainer.step()
+    world.reloader.check()
+
+    def tries(seconds: float) -> list[float]:
+        """When blobs were fetched, polling every 5 ms."""
+        began, found = world.now, []
+        while world.now - began < seconds:
+            before = store.fetched
+            world.reloader.check()
+            if store.fetched > before:
+                found.append(world.now - began)
+            world.now += 0.005
+        return found
+
+    damage(world, world.trainer.step(), "wrong checksum")
+    first = tries(10)
+    pauses = np.diff(first)
+    assert first[0] == 0
+    assert pauses[:7] == pytest.approx(0.005 * 2 ** np.arange(7), abs=0.006)
+    assert pauses[8:] == pytest.approx(1, abs=0.006)
+    damage(world, world.trainer.step(snapshot=True), "wrong checksum")
+    assert tries(0.03) == pytest.approx([0, 0.005, 0.015], abs=0.001)  # the pointer moved: from the beginning
+    assert world.metrics.registry.get_sample_value("tidemill_reload_failures_total") == 2
+    world.trainer.step(snapshot=True)
+    assert tries(0.03) == [0]
+    assert (world.version, world.check) == (4, "ok")
+    assert world.exact()
+    store.rollback(3, "to the damaged one")
+    assert len(tries(0.03)) == 3
+    store.promote()
+    assert not tries(0.03)
+    assert (world.version, world.check) == (4, "ok")
+
+
+def test_what_is_mended_is_found_within_a_second(world: World) -> None:
+    world.trainer.step()
+    world.reloader.check()
+    second = world.trainer.step()
+    [data] = world.store.get_blobs([second.blobs["weights/0"]])
+    damage(world, second, "wrong checksum")
+    for _ in range(100):
+        world.reloader.check()
+        world.now += 0.5
+    world.store.tamper(blob=(second.blobs["weights/0"].key, data))
+    world.now += 0.5
+    assert world.reloader.check()
+    assert (world.version, world.check) == (2, "ok")
+    assert world.exact()
+
+
+# -- snapshots that repeat what was before ---------------------------------------------------------------------------
+
+
+def test_a_snapshot_that_changes_nothing_costs_nothing() -> None:
+    store = _Counting()
+    world = World(store)
+    for _ in range(3):
+        world.trainer.step()
+        world.reloader.check()
+    weights = world.reloader.weights
+    assert weights is not None
+    scores(weights.recommender)
+    common = weights.recommender._common
+    fetched = store.fetched
+    again = world.trainer.repeat(through=7)
+    assert world.reloader.check()
+    assert world.reloader.weights is weights
+    assert weights.manifest == again
+    assert world.metrics.registry.get_sample_value("tidemill_model_version") == 4
+    assert world.health.report()[1]["model_version"] == 4
+    assert store.fetched == fetched
+    assert weights.recommender._common is common  # what scoring had worked out still holds
+    assert world.exact()
+    for step in range(4):  # and both copies go on from there
+        world.trainer.step()
+        if step % 2:
+            world.trainer.repeat()
+        assert world.reloader.check()
+        assert world.version == world.trainer.version
+        assert world.exact()
+
+
+def test_it_heals_a_reader_that_stands_before_the_damage(world: World) -> None:
+    world.trainer.step()
+    world.reloader.check()
+    damage(world, world.trainer.step(), "wrong checksum")
+    assert not world.reloader.check()
+    world.trainer.repeat()
+    assert world.reloader.check()
+    assert (world.version, world.check) == (3, "ok")
+    assert world.exact()
+    world.trainer.step()
+    assert world.reloader.check()
+    assert world.exact()
+
+
+def test_it_is_loaded_where_its_parent_is_retired(world: World) -> None:
+    for _ in range(3):
+        world.trainer.step()
+    world.reloader.check()
+    world.trainer.step()
+    world.trainer.repeat()
+    world.store.delete([1, 2, 3, 4])
+    assert world.reloader.check()
+    assert (world.version, world.check) == (5, "ok")
+    assert world.exact()
+
+
+def test_rollbacks_around_one(world: World) -> None:
+    for _ in range(3):
+        world.trainer.step()
+    world.trainer.repeat()
+    world.trainer.step()
+    for version in (5, 4, 3, 4, 5, 2, 4, 3, 5):
+        world.store.rollback(version, "test")
+        assert world.reloader.check()
+        assert world.version == version
+        assert world.exact()
 
 
 def test_a_cold_start_takes_the_newest_that_is_whole(world: World) -> None:
@@ -228,6 +363,14 @@ def test_an_update_that_fails_half_way_leaves_no_mix(world: World, monkeypatch: 
 
 def _fails(_: Recommender) -> None:
     raise MemoryError
+
+
+class _Counting(MemoryStore):
+    fetched = 0
+
+    def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        self.fetched += len(refs)
+        return super().get_blobs(refs)
 
 
 class _Flaky(MemoryStore):
