@@ -16,8 +16,6 @@ from service.model.recommender import Recommender
 from service.scoring.reloader import Reloader
 from tests.service.scoring.worlds import Trainer, scores
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-
 
 class World:
     def __init__(self, store: MemoryStore) -> None:
