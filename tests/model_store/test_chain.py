@@ -1,9 +1,14 @@
 """Loading versions: over gaps, damage and branches, always whole or not at all."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_store.chain import Found, load, manifests_between, newest_whole, updates_between
 from model_store.codec import encode
@@ -12,8 +17,8 @@ from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
 from model_store.store import ModelStore
 from model_store.version import BlobRef
-from model_store.weights import State, Update
-from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
+from model_store.weights import Rows, State, Update
+from tests.model_store.worlds import assert_same, index, manifest, publish, small, state_of
 
 
 class CountingStore(MemoryStore):
@@ -358,6 +363,136 @@ def test_a_known_state_is_not_touched_by_damage() -> None:
     with pytest.raises(Damaged):
         load(store, 4, known=(state, 1))
     assert_same(state.snapshot(), state_of(updates[1]).snapshot())
+
+
+def test_tombstoned_rows() -> None:
+    """Items that are deleted leave free rows, which others take later: by any way a reader sees the same."""
+
+    def items(full: bool, size: int, ids: dict[int, str]) -> Update:
+        rows = index(*ids)
+        return Update(
+            full,
+            {
+                "item/id": Rows(rows, list(ids.values()), size),
+                "item/flag": Rows(rows, np.array([name != "" for name in ids.values()]), size),
+                "item/row": Rows(rows, np.array([[len(name)] * 4 for name in ids.values()], np.float32), size),
+            },
+        )
+
+    steps = [
+        items(True, 4, {0: "a", 1: "b", 2: "c", 3: "d"}),
+        items(False, 4, {1: "", 2: ""}),
+        items(False, 5, {1: "e", 4: "b"}),  # one free row taken, and the deleted item come back elsewhere
+        items(False, 5, {0: "", 4: ""}),
+        items(False, 7, {2: "a", 5: "", 6: "f"}),
+    ]
+    expected = [
+        ["a", "b", "c", "d"],
+        ["a", "", "", "d"],
+        ["a", "e", "", "d", "b"],
+        ["", "e", "", "d", ""],
+        ["", "e", "a", "d", "", "", "f"],
+    ]
+    store = MemoryStore()
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    updates: dict[int, list[Update]] = {}
+    for version, update in enumerate(steps, 1):
+        publish(store, lease, version, version - 1 or None, update)
+        updates[version] = [*updates.get(version - 1, []), update]
+    updates[6] = repeat(store, lease, 6, 5, updates[5])
+    for want in updates:
+        for have in (None, *updates):
+            known = None if have is None else (state_of(updates[have]), have)
+            state = load(store, want, known=known)
+            ids = expected[min(want, 5) - 1]
+            assert state.table("item/id") == ids
+            assert list(state.table("item/flag")) == [name != "" for name in ids]
+            assert_same(state.snapshot(), state_of(updates[want]).snapshot())
+
+
+# -- whatever happens ------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def shelves(draw: st.DrawFn) -> tuple[MemoryStore, dict[int, list[Update]]]:
+    """Chains of every kind, with branches, and the updates that make each version."""
+    store = MemoryStore()
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    rows = draw(st.sampled_from([4, 60]))
+    publish(store, lease, 1, None, small(1, rows=rows))
+    updates = {1: [small(1, rows=rows)]}
+    for version, kind in enumerate(draw(st.text("sdddrr", max_size=9)), 2):
+        parent = draw(st.one_of(st.just(version - 1), st.sampled_from(sorted(updates))))
+        if kind == "r":
+            updates[version] = repeat(store, lease, version, parent, updates[parent])
+            continue
+        update = small(version, full=kind == "s", rows=rows)
+        updates[version] = [update] if kind == "s" else [*updates[parent], update]
+        publish(store, lease, version, parent, update)
+    return store, updates
+
+
+def spoil(draw: Callable[[st.SearchStrategy[Any]], Any], store: MemoryStore, newest: int) -> None:
+    """Loses, cuts, flips or exchanges some manifests and blobs, or retires some versions."""
+    versions = list(range(1, newest + 1))
+    manifests = {version: store.manifest(version) for version in versions}
+    for version in draw(st.lists(st.sampled_from(versions), max_size=4)):
+        what = draw(st.sampled_from(["manifest", "weights/0", "trainer/0"]))
+        other = draw(st.sampled_from(versions))
+        data = manifests[version].to_json() if what == "manifest" else store.get_blob(manifests[version].blobs[what])
+        swapped = manifests[other].to_json() if what == "manifest" else store.get_blob(manifests[other].blobs[what])
+        data = data or b""
+        at = int(draw(st.sampled_from([0.0, 0.3, 0.6, 0.9, 0.999])) * len(data))
+        put: bytes | None = draw(
+            st.sampled_from(
+                [None, b"", data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if data else b"x", swapped]
+            )
+        )
+        if what == "manifest":
+            store.tamper(manifest=(version, put))
+        else:
+            store.tamper(blob=(manifests[version].blobs[what].key, put))
+    store.delete(set(draw(st.lists(st.sampled_from(versions), max_size=2))) - {newest})
+
+
+@settings(max_examples=200)
+@given(shelf=shelves(), data=st.data(), readers=st.booleans())
+def test_a_readers_state_is_always_one_published_version(
+    shelf: tuple[MemoryStore, dict[int, list[Update]]], data: st.DataObject, readers: bool
+) -> None:
+    store, updates = shelf
+
+    def published(version: int) -> Update:
+        want = (lambda name: not name.startswith("trainer/")) if readers else None
+        return state_of([state_of(updates[version]).snapshot(want)]).snapshot()
+
+    have = data.draw(st.one_of(st.none(), st.sampled_from(sorted(updates))))
+    known = None if have is None else (load(store, have, readers=readers), have)
+    spoil(data.draw, store, max(updates))
+    whole = set()
+    for version in updates:
+        with contextlib.suppress(Damaged):
+            assert_same(load(store, version, readers=readers).snapshot(), published(version))
+            whole.add(version)
+    found = newest_whole(store, readers=readers)
+    assert (None if found is None else found.version) == max(whole, default=None)
+    if found is not None:
+        assert found.manifest.version == found.version
+        assert_same(found.state.snapshot(), published(found.version))
+    for want in data.draw(st.lists(st.sampled_from(sorted(updates)), max_size=3)):
+        if known is None:
+            break
+        state, version = known
+        try:
+            assert load(store, want, known=known, readers=readers) is state
+        except Damaged:
+            assert_same(state.snapshot(), published(version))
+            assert want not in whole  # who can load it from nothing comes to it from anywhere
+        else:
+            assert_same(state.snapshot(), published(want))
+            known = state, want
 
 
 # -- the newest whole version ----------------------------------------------------------------------------------------
