@@ -1,19 +1,23 @@
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
+from consumers.micro_batch import ItemChange
 from model_store.chain import load
-from model_store.errors import DamagedManifest, StoreUnavailable
+from model_store.errors import DamagedManifest, NoSuchVersion, ParentMissing, StoreUnavailable
 from model_store.memory_store import MemoryStore
 from model_store.version import BlobRef, Manifest
+from model_store.weights import Update
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
 from service.scoring.reloader import Reloader
+from service.training.learner import Learner, LearnerConfig
 from tests.service.scoring.worlds import Trainer, scores
 
 
@@ -134,6 +138,139 @@ def test_what_is_damaged_is_not_served_until_a_snapshot_comes(world: World, how:
     assert (world.version, world.check) == (4, "ok")
     world.trainer.step()
     assert world.reloader.check()
+    assert world.exact()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_the_weights_are_one_published_version(world: World, seed: int) -> None:
+    """Damage, rollbacks and retired versions, and a trainer that forgets items, deletes some and repeats itself."""
+    rng = np.random.default_rng(seed)
+    trainer, store = world.trainer, world.store
+    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=120))
+    published: dict[int, bytes] = {}
+    manifests: list[Manifest] = []
+
+    def publish(kind: str) -> None:
+        if kind != "repeat":
+            gone = [ItemChange(f"i{n}", deleted=bool(n % 2), available=False) for n in rng.integers(200, size=3)]
+            trainer.learn(int(rng.integers(1, 60)), items=200, catalogue=tuple(gone))
+        try:
+            made = trainer.repeat() if kind == "repeat" else trainer.publish(snapshot=kind == "snapshot")
+        except ParentMissing:
+            made = trainer.publish(snapshot=True)
+        manifests.append(made)
+        published[made.version] = bits(trainer.learner.snapshot())
+
+    publish("snapshot")
+    failed = 0
+    for _ in range(40):
+        for kind in rng.choice(["delta", "delta", "delta", "repeat", "snapshot"], rng.integers(1, 4)):
+            publish(str(kind))
+        chosen = manifests[-int(rng.integers(1, min(6, len(manifests)) + 1))]
+        how = str(rng.choice(["", "manifest missing", "blob missing", "wrong checksum", "short", "rollback", "retire"]))
+        if how == "rollback":
+            with suppress(NoSuchVersion):
+                store.rollback(chosen.version, "test")
+        elif how == "retire":
+            store.delete(set(store.versions()[:-2]) - {store.live()})
+        elif how:
+            damage(world, chosen, how)
+        if rng.random() < 0.3:
+            with suppress(NoSuchVersion):
+                store.promote()
+        before = world.version
+        world.now += 10
+        assert world.reloader.check() == (world.version != before)
+        if world.reloader.weights is not None:
+            assert bits_of(world.reloader.weights.recommender) == published[world.reloader.weights.version]
+        if world.version != (live := store.live()):
+            failed += 1
+            assert world.check.startswith(f"version {live} cannot be loaded (")
+            assert store.take_snapshot_request() is not None
+            if rng.random() < 0.5:
+                publish("snapshot")
+    assert failed
+    publish("snapshot")
+    store.promote()
+    assert world.reloader.check()
+    assert world.exact()
+
+
+def bits(full: Update) -> bytes:
+    recommender = Recommender()
+    recommender.load(full)
+    return bits_of(recommender)
+
+
+def bits_of(recommender: Recommender) -> bytes:
+    """All that lists depend on."""
+    size = recommender.size
+    listable, unit = recommender.items.listable.array[:size], recommender.network.unit.array[:size]
+    dense, counts = recommender.network.dense.vector.numpy(), recommender.popularity.table.array[:size]
+    arrays = [a.tobytes() for a in (listable, unit, dense, counts, scores(recommender))]
+    return b"".join(arrays) + repr((recommender.ids, recommender.clock)).encode()
+
+
+def test_forgotten_and_deleted_items_leave_every_way(world: World) -> None:
+    """Who follows deltas, who loads a snapshot and the trainer agree on rows that were freed and given to others."""
+    trainer = world.trainer
+    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=50))
+    reused = 0
+    ids: list[str] = []
+    for step in range(12):
+        deleted = [ItemChange(f"i{n}", deleted=True) for n in (step, step + 20)]
+        trainer.learn(40, items=40 + 20 * step, catalogue=tuple(deleted))
+        trainer.publish(snapshot=step == 6)
+        assert world.reloader.check()
+        assert world.reloader.weights is not None
+        mine = world.reloader.weights.recommender
+        assert world.exact()
+        assert bits_of(mine) == bits(trainer.learner.snapshot())
+        reused += sum(old != new != "" for old, new in zip(ids, mine.ids, strict=False))
+        ids = list(mine.ids)
+        rows, _ = mine.top_k(np.full((1, 1), -1, np.int64), 50)
+        listed = {ids[row] for row in rows[0] if row >= 0}
+        assert listed
+        assert not listed & {"", *(change.item_id for change in deleted)}
+        assert len({name for name in ids if name}) == sum(name != "" for name in ids) <= 50
+    assert reused
+
+
+class _Retiring(MemoryStore):
+    """Between a reader's looking up manifests and its reading of blobs, the trainer goes on and retires the old."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().get_blobs(refs)
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_base_that_is_retired_while_it_is_read(cold: bool) -> None:
+    store = _Retiring()
+    world = World(store)
+    world.trainer.step()
+    if not cold:
+        assert world.reloader.check()
+    before = None if cold else world.version
+    world.trainer.step()
+    world.trainer.step()
+
+    def retire() -> None:
+        world.trainer.step(snapshot=True)
+        store.delete([1, 2, 3])
+
+    store.meanwhile = retire
+    assert not world.reloader.check()
+    assert world.version == before
+    assert "is missing" in world.check
+    assert store.take_snapshot_request() is not None
+    assert cold or world.reloader.weights is not None
+    assert world.reloader.check()  # the pointer has moved on
+    assert (world.version, world.check) == (4, "ok")
     assert world.exact()
 
 
