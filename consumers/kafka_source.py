@@ -59,7 +59,10 @@ class KafkaSource:
             "session.timeout.ms": session_timeout_ms,
             "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
             "partition.assignment.strategy": "cooperative-sticky",
-            "topic.metadata.refresh.interval.ms": 5000,
+            # No multiple of a second: a refresh answered just while a group's leader works out the assignment makes it
+            # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
+            # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
+            "topic.metadata.refresh.interval.ms": 4770,
             "reconnect.backoff.max.ms": 1000,
             # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
             "queued.max.messages.kbytes": 32_768,

@@ -61,12 +61,43 @@ def updates_between(
 ) -> list[tuple[Manifest, Update]]:
     """What brings a reader from the version it has (None: nothing) to the one it wants, verified as a whole.
 
-    The first update is full where the way leads over a snapshot: then what the reader had counts for nothing.
+    The first update is full where the way begins with a snapshot: then what the reader had counts for nothing. A
+    snapshot that only writes its parent out whole is passed by who can: its update is partial and empty.
     readers: without the blobs under `trainer/`. names: which tables and tensors are wanted. Empty when have == want.
 
     Raises: BrokenChain, DamagedBlob; both are Damaged and name the version. StoreUnavailable.
     """
-    return list(_updates(store, manifests_between(store, have, want), readers, names))
+    way = manifests_between(store, have, want)
+    if have is not None and way and way[0].kind == "snapshot":
+        before = _before(store, have, way[0], readers)
+        if before is not None:
+            try:
+                return list(_updates(store, [*before, *way], readers, names, passing=True))
+            except Damaged:
+                pass  # the snapshot heals what was damaged before it
+    return list(_updates(store, way, readers, names))
+
+
+def _before(store: ModelStore, have: int, snapshot: Manifest, readers: bool) -> list[Manifest] | None:
+    """The versions after `have` up to a snapshot's parent, where the snapshot adds nothing to that and they are less to
+    load than it; they may hold further such snapshots. None where it is not so, or they cannot be read."""
+    way: list[Manifest] = []
+    limit = _bytes(snapshot, readers)
+    try:
+        while not snapshot.batches and snapshot.parent is not None and snapshot.parent >= have:
+            part = manifests_between(store, have, snapshot.parent)
+            parent = part[-1] if part else _fetched(store, have)
+            if parent.config_digest != snapshot.config_digest:
+                return None
+            way = part + way
+            if sum(_bytes(each, readers) for each in way if each.kind == "delta") >= limit:
+                return None
+            if not part or part[0].kind == "delta":
+                return way
+            snapshot = part[0]
+    except BrokenChain:
+        pass
+    return None
 
 
 def load(
@@ -181,6 +212,13 @@ def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
         at = manifest.parent
 
 
+def _fetched(store: ModelStore, version: int) -> Manifest:
+    (data,) = store.manifest_bytes([version])
+    if data is None:
+        raise BrokenChain(f"the manifest of version {version} is missing", version)
+    return _read(store, version, version, data)
+
+
 def _read(store: ModelStore, want: int, version: int, data: bytes) -> Manifest:
     try:
         return store.read(version, data)
@@ -206,20 +244,35 @@ def _apply(state: State, manifest: Manifest, update: Update) -> None:
 
 
 def _updates(
-    store: ModelStore, manifests: Sequence[Manifest], readers: bool, names: Want | None
+    store: ModelStore, manifests: Sequence[Manifest], readers: bool, names: Want | None, *, passing: bool = False
 ) -> Iterator[tuple[Manifest, Update]]:
-    """The decoded updates in order, fetching so many versions at once as 64 MB of blobs hold."""
-    ahead: list[tuple[Manifest, dict[str, BlobRef]]] = []
+    """The decoded updates in order, fetching so many versions at once as 64 MB of blobs hold.
+
+    passing: snapshots on the way add nothing, and nothing of them is fetched.
+    """
+    ahead: list[tuple[Manifest, dict[str, BlobRef] | None]] = []
     waiting = 0
     for place, manifest in enumerate(manifests, 1):
-        refs = {name: ref for name, ref in manifest.blobs.items() if not (readers and name.startswith(TRAINER))}
+        refs = None if passing and manifest.kind == "snapshot" else _blobs(manifest, readers)
         ahead.append((manifest, refs))
-        waiting += sum(ref.bytes for ref in refs.values())
+        waiting += sum(ref.bytes for ref in (refs or {}).values())
         if waiting > _BYTES_AT_ONCE or place == len(manifests):
-            blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in refs.values()]))
+            blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in (refs or {}).values()]))
             for each, wanted in ahead:
-                yield each, _decoded(store, each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
+                if wanted is None:
+                    yield each, Update(full=False)
+                else:
+                    found = {name: (ref, next(blobs)) for name, ref in wanted.items()}
+                    yield each, _decoded(store, each, found, names)
             ahead, waiting = [], 0
+
+
+def _blobs(manifest: Manifest, readers: bool) -> dict[str, BlobRef]:
+    return {name: ref for name, ref in manifest.blobs.items() if not (readers and name.startswith(TRAINER))}
+
+
+def _bytes(manifest: Manifest, readers: bool) -> int:
+    return sum(ref.bytes for ref in _blobs(manifest, readers).values())
 
 
 def _decoded(

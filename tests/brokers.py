@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,19 +21,11 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from service.local import start_kafka
+
 _ROOT = Path(__file__).resolve().parent.parent
 _SCRIPT = Path(os.environ.get("TIDEMILL_TEST_KAFKA_BROKER") or _ROOT.parent / "shared" / "kafka" / "broker")
 _names = itertools.count()
-
-# A child: in this process its threads would go on after the tests. It ends when its standard input does.
-_MOCK_CLUSTER = """
-import sys
-from confluent_kafka import Producer
-cluster = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1, "log_level": 0})
-brokers = cluster.list_topics(timeout=10).brokers.values()
-print(",".join(f"{b.host}:{b.port}" for b in brokers), flush=True)
-sys.stdin.read()
-"""
 
 
 def unique_topic(name: str) -> str:
@@ -45,17 +36,9 @@ def unique_topic(name: str) -> str:
 @functools.cache
 def mock_cluster() -> str:
     """Bootstrap servers of a mock cluster that lives as long as the tests."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", _MOCK_CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-
-    @atexit.register
-    def stop() -> None:
-        child.communicate(timeout=10)
-
-    return child.stdout.readline().strip()
+    server = start_kafka()
+    atexit.register(server.child.close)
+    return server.address
 
 
 class RealBroker:

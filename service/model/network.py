@@ -256,7 +256,7 @@ class Network:
         if (changed := update.tables.get("item/row")) is not None:
             self.resize(changed.size)
             values = torch.from_numpy(np.array(changed.values)).to(self.unit.data)
-            self.write(np.ascontiguousarray(changed.index), values)
+            self.write(np.array(changed.index), values)  # a copy: what is read may be read-only
 
     def add_common(self, clock: int, scores: Tensor) -> None:
         """Without a history the network says nothing."""

@@ -7,6 +7,7 @@ one; the other takes the same update in before the next. So a reload costs the s
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from model_store.chain import newest_whole, updates_between
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 NO_VERSION = "no version yet"
 ASK_AGAIN_S = 5.0  # a reader that waits for a snapshot asks for one again after this long
+# a damaged version is tried again after the poll's interval, and then ever more rarely, up to this: to read and verify
+# it at every poll would cost a core
+RETRY_AT_MOST_S = 1.0
 
 
 @dataclass
@@ -41,15 +45,23 @@ class Reloader:
     """`weights` is what to score with: always one whole, verified version; None before the first is there."""
 
     def __init__(
-        self, store: ModelStore, *, poll_s: float, device: str, metrics: ScorerMetrics, health: Health
+        self,
+        store: ModelStore,
+        *,
+        poll_s: float,
+        device: str,
+        metrics: ScorerMetrics,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.weights: Weights | None = None
-        self._store, self._poll_s, self._device = store, poll_s, device
+        self._store, self._poll_s, self._device, self._clock = store, poll_s, device, clock
         self._metrics, self._health = metrics, health
         self._spare: Weights | None = None  # one version behind: lacks `_missed`
         self._missed: list[Update] = []
-        self._asked_at = -ASK_AGAIN_S
+        self._asked_at: float | None = None
         self._refused: int | None = None  # a live version that could not be loaded whole
+        self._retry_s = self._retry_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reloader", daemon=True)
         health.set("weights", NO_VERSION)
@@ -90,6 +102,8 @@ class Reloader:
                 self._refused = None
                 self._health.set("weights", OK)
                 return False
+            if live == self._refused and self._clock() < self._retry_at:
+                return False
             self._follow(live)
         except StoreUnavailable as error:
             self._health.set("redis", str(error))
@@ -113,6 +127,11 @@ class Reloader:
         self._swap([update for _, update in steps], steps[-1][0])
 
     def _swap(self, updates: list[Update], manifest: Manifest) -> None:
+        if self.weights is not None and not any(each.full or each.tables or each.tensors for each in updates):
+            with self.weights.lock:  # the same weights by another name
+                self.weights.manifest = manifest
+            self._tell(manifest.version)
+            return
         full = [number for number, update in enumerate(updates) if update.full]
         pending = updates[full[-1] :] if full else [*self._missed, *updates]
         spare = self._spare if self._spare is not None else Weights(Recommender(self._device), manifest)
@@ -127,8 +146,11 @@ class Reloader:
             spare.manifest = manifest
         self._spare, self.weights = self.weights, spare
         self._missed = updates[full[-1] :] if full else updates
-        self._metrics.model_version.set(manifest.version)
-        self._health.fact("model_version", manifest.version)
+        self._tell(manifest.version)
+
+    def _tell(self, version: int) -> None:
+        self._metrics.model_version.set(version)
+        self._health.fact("model_version", version)
 
     def _cannot_load(self, live: int, error: Exception) -> bool:
         """Says so and asks for a snapshot. Without any version, begins with the newest that is whole: then True."""
@@ -138,15 +160,17 @@ class Reloader:
             recommender = Recommender(self._device)
             recommender.load(found.state.snapshot())
             self.weights, self._spare, self._missed = Weights(recommender, found.manifest), None, []
-            self._metrics.model_version.set(found.version)
-            self._health.fact("model_version", found.version)
-        if self._refused != live:
-            self._refused = live
+            self._tell(found.version)
+        now = self._clock()
+        if self._refused == live:
+            self._retry_s = min(2 * self._retry_s, RETRY_AT_MOST_S)
+        else:
+            self._refused, self._retry_s = live, self._poll_s
             self._metrics.reload_failures.inc()
+        self._retry_at = now + self._retry_s
         serving = "nothing" if self.weights is None else f"version {self.weights.version}"
         self._health.set("weights", f"version {live} cannot be loaded ({error}); serving {serving}")
-        now = time.monotonic()
-        if now - self._asked_at >= ASK_AGAIN_S:
+        if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_S:
             self._asked_at = now
             self._store.request_snapshot(f"version {live} cannot be read: {error}")
         return found is not None

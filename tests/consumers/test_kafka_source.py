@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -86,3 +87,29 @@ def test_a_killed_members_partitions_are_taken_over(kind: str) -> None:
         assert time.monotonic() < killed + (25 if kind == "mock" else 15)
         source.poll(100, 0.1)
     source.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("appears_after", [0.0, 1.2, 2.4])
+@pytest.mark.parametrize("kind", ["mock", "real"])
+def test_members_are_assigned_soon_whenever_their_topic_appears(kind: str, appears_after: float) -> None:
+    bootstrap = brokers.mock_cluster() if kind == "mock" else brokers.real_broker()
+
+    def seconds_after_the_topic_was_there() -> float:
+        topic, came = brokers.unique_topic("late"), list[TopicPartition]()
+        source = KafkaSource(bootstrap, topic)
+        source.subscribe([topic], came.extend)
+        appears = time.monotonic() + appears_after
+        while time.monotonic() < appears:
+            source.poll(100, 0.05)
+        brokers.create_topic(bootstrap, topic)
+        while not came:
+            assert time.monotonic() < appears + 60
+            source.poll(100, 0.05)
+        took = time.monotonic() - appears
+        source.close()
+        return took
+
+    with ThreadPoolExecutor(6) as pool:  # at once, because one alone may be lucky
+        waits = list(pool.map(lambda _: seconds_after_the_topic_was_there(), range(6)))
+    assert max(waits) < 4, waits

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from model_store.codec import encode
 from model_store.errors import (
     BlobMissing,
     BrokenChain,
+    DamagedBlob,
     DamagedManifest,
     Incomplete,
     LeaseLost,
@@ -564,6 +565,44 @@ def test_an_operator_who_moves_the_pointer_amid_retiring_finds_it_whole(
     monkeypatch.setattr(store, "delete", moved_before)
     assert retire(store, now=time.time() + 100, grace=0, keep=0, lease=lease) == []
     load(store, 2)
+
+
+@pytest.mark.parametrize("have", [None, 1, 2])
+def test_a_base_that_is_retired_between_its_manifest_and_its_blobs(
+    shelf: Shelf, have: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader is told, and what it has is as it was; the pointer has moved on meanwhile, and there all is whole."""
+    store, lease = shelf.store, chain(shelf, "s", "d", "d")
+    updates = [small(version, full=version == 1) for version in (1, 2, 3)]
+    state = None if have is None else state_of(updates[:have])
+    get_blobs = store.get_blobs
+
+    def meanwhile(refs: Sequence[BlobRef]) -> list[bytes | None]:
+        monkeypatch.undo()
+        publish(store, lease, 4, 3, small(4))
+        assert store.move(4, "", lease=lease)
+        assert retire(store, now=time.time() + 100, grace=0, keep=0, lease=lease) == [1, 2, 3]
+        return get_blobs(refs)
+
+    store.move(3, "", lease=lease)
+    monkeypatch.setattr(store, "get_blobs", meanwhile)
+    with pytest.raises(DamagedBlob, match="is missing"):
+        load(store, 3, known=None if state is None or have is None else (state, have))
+    if state is not None:
+        assert_same(state.snapshot(), state_of(updates[:have]).snapshot())
+    assert store.live() == 4
+    known = None if state is None or have is None else (state, have)
+    assert_same(load(store, 4, known=known).snapshot(), state_of([small(4)]).snapshot())
+
+
+def test_a_base_that_is_retired_before_its_manifest_is_read(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d", "s")
+    store.move(3, "", lease=lease)
+    told = 2  # what the pointer said a moment ago
+    store.delete([1, 2])
+    with pytest.raises(BrokenChain, match="the manifest of version 2 is missing"):
+        load(store, told)
+    assert_same(load(store, 3).snapshot(), state_of([small(3)]).snapshot())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)

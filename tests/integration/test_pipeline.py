@@ -51,7 +51,7 @@ def test_users_of_known_taste_get_lists_of_their_taste(world: World) -> None:
     assert live["events_trained"] == 6000
     world.send(_click(777, 13))  # never seen in training, one event
     world.flush()
-    until(lambda: world.recs("u777"), 90, "a list after one event")  # joining a group of the mock takes its time
+    until(lambda: world.recs("u777"), 20, "a list after one event")
     learned = until(world.learned_all, 20, "that event learned from")
     until(
         lambda: (world.recs("u777") or {})["model_version"] >= learned["version"], 20, "scored by what learned from it"

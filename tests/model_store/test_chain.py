@@ -1,18 +1,24 @@
 """Loading versions: over gaps, damage and branches, always whole or not at all."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_store.chain import Found, load, manifests_between, newest_whole, updates_between
 from model_store.codec import encode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
+from model_store.store import ModelStore
 from model_store.version import BlobRef
-from model_store.weights import State, Update
-from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
+from model_store.weights import Rows, State, Update
+from tests.model_store.worlds import assert_same, index, manifest, publish, small, state_of
 
 
 class CountingStore(MemoryStore):
@@ -32,17 +38,35 @@ class CountingStore(MemoryStore):
         return super().get_blobs(refs)
 
 
-def shelf(kinds: str, store: MemoryStore | None = None) -> tuple[MemoryStore, Lease, dict[int, list[Update]]]:
-    """Versions 1, 2, ..., `s` a snapshot, `d` a delta, and the updates that make each."""
+def shelf(
+    kinds: str, store: MemoryStore | None = None, *, rows: int = 4
+) -> tuple[MemoryStore, Lease, dict[int, list[Update]]]:
+    """Versions 1, 2, ..., and the updates that make each.
+
+    `s`: a snapshot, `d`: a delta, `r`: a snapshot that repeats its parent.
+    """
     store = store or MemoryStore()
     lease = store.acquire("trainer", 1e9)
     assert lease is not None
     updates: dict[int, list[Update]] = {0: []}
     for version, kind in enumerate(kinds, 1):
-        update = small(version, full=kind == "s")
+        update = small(version, full=kind == "s", rows=rows)
         updates[version] = [update] if kind == "s" else [*updates[version - 1], update]
-        publish(store, lease, version, version - 1 or None, update)
+        if kind == "r":
+            updates[version] = repeat(store, lease, version, version - 1, updates[version - 1])
+        else:
+            publish(store, lease, version, version - 1 or None, update)
     return store, lease, updates
+
+
+def repeat(
+    store: ModelStore, lease: Lease, version: int, parent: int, updates: list[Update], digest: str = "c0ffee"
+) -> list[Update]:
+    """A snapshot of its parent, made of no batches."""
+    whole = state_of(updates).snapshot()
+    made = manifest(version, parent, kind="snapshot", blobs=store.put_blobs(encode(whole)), digest=digest)
+    store.publish(made.model_copy(update={"batches": ()}), lease)
+    return [whole]
 
 
 def damage(store: MemoryStore, version: int, name: str = "weights/0") -> None:
@@ -73,9 +97,10 @@ def test_a_reader_is_led_by_the_shortest_way() -> None:
         assert [update.full for _, update in found] == ["sddsdd"[version - 1] == "s" for version in way]
 
 
+@pytest.mark.parametrize("kinds", ["sddsd", "sdrdr"])
 @pytest.mark.parametrize("readers", [True, False])
-def test_every_version_from_every_other(readers: bool) -> None:
-    store, _, updates = shelf("sddsd")
+def test_every_version_from_every_other(readers: bool, kinds: str) -> None:
+    store, _, updates = shelf(kinds)
 
     def state(version: int) -> State:
         whole = state_of(updates[version]).snapshot((lambda name: not name.startswith("trainer/")) if readers else None)
@@ -86,6 +111,87 @@ def test_every_version_from_every_other(readers: bool) -> None:
         assert_same(load(store, want, readers=readers).snapshot(), expected)
         for have in range(1, 6):
             assert_same(load(store, want, known=(state(have), have), readers=readers).snapshot(), expected)
+
+
+def test_who_follows_passes_a_snapshot_that_changes_nothing() -> None:
+    store = CountingStore()
+    shelf("sdrdddddddrrd", store, rows=50)
+    for have, want, way in [
+        (2, 3, "r"),
+        (1, 3, "dr"),
+        (2, 4, "rd"),
+        (1, 4, "drd"),
+        (9, 13, "drrd"),
+        (11, 12, "r"),
+        (12, 13, "d"),
+        (3, 3, ""),
+        (1, 13, "Rd"),  # so far behind that to load it is less
+        (None, 4, "Rd"),
+        (4, 3, "R"),  # a rollback
+    ]:
+        store.blob_trips.clear()
+        found = updates_between(store, have, want)
+        assert [each.version for each, _ in found] == list(range(want - len(way) + 1, want + 1))
+        assert [(update.full, bool(update.tables)) for _, update in found] == [
+            {"r": (False, False), "R": (True, True), "d": (False, True)}[kind] for kind in way
+        ]
+        assert sum(store.blob_trips) == len(way.replace("r", ""))
+
+
+def test_a_snapshot_is_loaded_where_what_it_repeats_cannot_be_come_to() -> None:
+    def way(have: int, store: MemoryStore) -> list[tuple[int, bool]]:
+        return [(each.version, update.full) for each, update in updates_between(store, have, 4)]
+
+    store, lease, updates = shelf("sdd", rows=100)
+    repeat(store, lease, 4, 3, updates[3])
+    assert way(3, store) == [(4, False)]
+    assert way(1, store) == [(2, False), (3, False), (4, False)]
+    for damaged in ([2, 3], [3], [2]):
+        for data in (None, b"{"):
+            kept = {version: store.manifest(version).to_json() for version in damaged}
+            for version in damaged:
+                store.tamper(manifest=(version, data))
+            assert way(1, store) == [(4, True)]
+            for version, good in kept.items():
+                store.tamper(manifest=(version, good))
+    store.tamper(manifest=(3, None))
+    assert way(3, store) == [(4, True)]  # of which configuration 3 was is not known any more
+
+
+@pytest.mark.parametrize("damaged", [2, 3])
+def test_a_snapshot_heals_the_damage_before_it(damaged: int) -> None:
+    store, lease, updates = shelf("sdd", rows=100)
+    damage(store, damaged)
+    repeat(store, lease, 4, 3, updates[3])
+    publish(store, lease, 5, 4, small(5, full=False, rows=100))
+    expected = state_of([*updates[3], small(5, full=False, rows=100)]).snapshot()
+    assert [update.full for _, update in updates_between(store, 1, 5)] == [True, False]
+    assert_same(load(store, 5, known=(state_of(updates[1]), 1)).snapshot(), expected)
+    damage(store, 4)
+    with pytest.raises(DamagedBlob, match="version 4"):
+        updates_between(store, 1, 5)
+    if damaged == 2:  # and those who are beyond the damage have no use for the snapshot
+        assert [update.full for _, update in updates_between(store, 3, 5)] == [False, False]
+
+
+def test_a_snapshot_that_repeats_another_branch_is_loaded() -> None:
+    store, lease, updates = shelf("sdd", rows=100)
+    repeat(store, lease, 4, 2, updates[2])
+    publish(store, lease, 5, 4, small(5, full=False, rows=100))
+    expected = state_of([*updates[2], small(5, full=False, rows=100)]).snapshot()
+    assert [(each.version, update.full) for each, update in updates_between(store, 3, 5)] == [(4, True), (5, False)]
+    assert_same(load(store, 5, known=(state_of(updates[3]), 3)).snapshot(), expected)
+    publish(store, lease, 6, 2, small(6, full=False, rows=100))
+    updates[6] = [*updates[2], small(6, full=False, rows=100)]
+    repeat(store, lease, 7, 6, updates[6])  # its parent is above 3, and does not lead over it
+    assert [(each.version, update.full) for each, update in updates_between(store, 3, 7)] == [(7, True)]
+
+
+def test_a_snapshot_of_another_configuration_repeats_nothing() -> None:
+    store, lease, updates = shelf("sd", rows=100)
+    repeat(store, lease, 3, 2, updates[2], digest="other")
+    for have in (1, 2):
+        assert [(each.version, update.full) for each, update in updates_between(store, have, 3)] == [(3, True)]
 
 
 def test_readers_do_not_fetch_what_is_for_trainers() -> None:
@@ -148,6 +254,37 @@ def test_a_damaged_manifest() -> None:
     store.tamper(manifest=(2, b"{"))
     with pytest.raises(BrokenChain, match=r"version 3: version 2: manifest") as raised:
         load(store, 3)
+    assert raised.value.version == 2
+
+
+def test_manifests_that_changed_places() -> None:
+    store, _, _ = shelf("sddd")
+    second, third = (store.manifest(version).to_json() for version in (2, 3))
+    store.tamper(manifest=(2, third))
+    store.tamper(manifest=(3, second))
+    with pytest.raises(BrokenChain, match="version 3: the manifest of version 2 lies there") as raised:
+        updates_between(store, 1, 4)
+    assert raised.value.version == 3
+
+
+def test_blobs_that_changed_places() -> None:
+    store, _, updates = shelf("sddd")
+    second, third = (store.manifest(version).blobs["weights/0"] for version in (2, 3))
+    swapped = store.get_blobs([third, second])
+    for ref, data in zip((second, third), swapped, strict=True):
+        store.tamper(blob=(ref.key, data))
+    with pytest.raises(DamagedBlob, match="version 2: blob weights/0 ha"):
+        updates_between(store, 1, 4)
+    assert sound(newest_whole(store), 1, updates) == [2]
+
+
+@pytest.mark.parametrize("parent", [2, 3, 4, None])
+def test_a_parent_comes_before_its_child(parent: int | None) -> None:
+    store, _, _ = shelf("sddd")
+    turned = json.loads(store.manifest(2).to_json()) | {"parent": parent}
+    store.tamper(manifest=(2, json.dumps(turned).encode()))
+    with pytest.raises(BrokenChain, match="version 2") as raised:
+        updates_between(store, 1, 4)
     assert raised.value.version == 2
 
 
@@ -226,6 +363,136 @@ def test_a_known_state_is_not_touched_by_damage() -> None:
     with pytest.raises(Damaged):
         load(store, 4, known=(state, 1))
     assert_same(state.snapshot(), state_of(updates[1]).snapshot())
+
+
+def test_tombstoned_rows() -> None:
+    """Items that are deleted leave free rows, which others take later: by any way a reader sees the same."""
+
+    def items(full: bool, size: int, ids: dict[int, str]) -> Update:
+        rows = index(*ids)
+        return Update(
+            full,
+            {
+                "item/id": Rows(rows, list(ids.values()), size),
+                "item/flag": Rows(rows, np.array([name != "" for name in ids.values()]), size),
+                "item/row": Rows(rows, np.array([[len(name)] * 4 for name in ids.values()], np.float32), size),
+            },
+        )
+
+    steps = [
+        items(True, 4, {0: "a", 1: "b", 2: "c", 3: "d"}),
+        items(False, 4, {1: "", 2: ""}),
+        items(False, 5, {1: "e", 4: "b"}),  # one free row taken, and the deleted item come back elsewhere
+        items(False, 5, {0: "", 4: ""}),
+        items(False, 7, {2: "a", 5: "", 6: "f"}),
+    ]
+    expected = [
+        ["a", "b", "c", "d"],
+        ["a", "", "", "d"],
+        ["a", "e", "", "d", "b"],
+        ["", "e", "", "d", ""],
+        ["", "e", "a", "d", "", "", "f"],
+    ]
+    store = MemoryStore()
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    updates: dict[int, list[Update]] = {}
+    for version, update in enumerate(steps, 1):
+        publish(store, lease, version, version - 1 or None, update)
+        updates[version] = [*updates.get(version - 1, []), update]
+    updates[6] = repeat(store, lease, 6, 5, updates[5])
+    for want in updates:
+        for have in (None, *updates):
+            known = None if have is None else (state_of(updates[have]), have)
+            state = load(store, want, known=known)
+            ids = expected[min(want, 5) - 1]
+            assert state.table("item/id") == ids
+            assert list(state.table("item/flag")) == [name != "" for name in ids]
+            assert_same(state.snapshot(), state_of(updates[want]).snapshot())
+
+
+# -- whatever happens ------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def shelves(draw: st.DrawFn) -> tuple[MemoryStore, dict[int, list[Update]]]:
+    """Chains of every kind, with branches, and the updates that make each version."""
+    store = MemoryStore()
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    rows = draw(st.sampled_from([4, 60]))
+    publish(store, lease, 1, None, small(1, rows=rows))
+    updates = {1: [small(1, rows=rows)]}
+    for version, kind in enumerate(draw(st.text("sdddrr", max_size=9)), 2):
+        parent = draw(st.one_of(st.just(version - 1), st.sampled_from(sorted(updates))))
+        if kind == "r":
+            updates[version] = repeat(store, lease, version, parent, updates[parent])
+            continue
+        update = small(version, full=kind == "s", rows=rows)
+        updates[version] = [update] if kind == "s" else [*updates[parent], update]
+        publish(store, lease, version, parent, update)
+    return store, updates
+
+
+def spoil(draw: Callable[[st.SearchStrategy[Any]], Any], store: MemoryStore, newest: int) -> None:
+    """Loses, cuts, flips or exchanges some manifests and blobs, or retires some versions."""
+    versions = list(range(1, newest + 1))
+    manifests = {version: store.manifest(version) for version in versions}
+    for version in draw(st.lists(st.sampled_from(versions), max_size=4)):
+        what = draw(st.sampled_from(["manifest", "weights/0", "trainer/0"]))
+        other = draw(st.sampled_from(versions))
+        data = manifests[version].to_json() if what == "manifest" else store.get_blob(manifests[version].blobs[what])
+        swapped = manifests[other].to_json() if what == "manifest" else store.get_blob(manifests[other].blobs[what])
+        data = data or b""
+        at = int(draw(st.sampled_from([0.0, 0.3, 0.6, 0.9, 0.999])) * len(data))
+        put: bytes | None = draw(
+            st.sampled_from(
+                [None, b"", data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if data else b"x", swapped]
+            )
+        )
+        if what == "manifest":
+            store.tamper(manifest=(version, put))
+        else:
+            store.tamper(blob=(manifests[version].blobs[what].key, put))
+    store.delete(set(draw(st.lists(st.sampled_from(versions), max_size=2))) - {newest})
+
+
+@settings(max_examples=200)
+@given(shelf=shelves(), data=st.data(), readers=st.booleans())
+def test_a_readers_state_is_always_one_published_version(
+    shelf: tuple[MemoryStore, dict[int, list[Update]]], data: st.DataObject, readers: bool
+) -> None:
+    store, updates = shelf
+
+    def published(version: int) -> Update:
+        want = (lambda name: not name.startswith("trainer/")) if readers else None
+        return state_of([state_of(updates[version]).snapshot(want)]).snapshot()
+
+    have = data.draw(st.one_of(st.none(), st.sampled_from(sorted(updates))))
+    known = None if have is None else (load(store, have, readers=readers), have)
+    spoil(data.draw, store, max(updates))
+    whole = set()
+    for version in updates:
+        with contextlib.suppress(Damaged):
+            assert_same(load(store, version, readers=readers).snapshot(), published(version))
+            whole.add(version)
+    found = newest_whole(store, readers=readers)
+    assert (None if found is None else found.version) == max(whole, default=None)
+    if found is not None:
+        assert found.manifest.version == found.version
+        assert_same(found.state.snapshot(), published(found.version))
+    for want in data.draw(st.lists(st.sampled_from(sorted(updates)), max_size=3)):
+        if known is None:
+            break
+        state, version = known
+        try:
+            assert load(store, want, known=known, readers=readers) is state
+        except Damaged:
+            assert_same(state.snapshot(), published(version))
+            assert want not in whole  # who can load it from nothing comes to it from anywhere
+        else:
+            assert_same(state.snapshot(), published(want))
+            known = state, want
 
 
 # -- the newest whole version ----------------------------------------------------------------------------------------

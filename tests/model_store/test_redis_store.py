@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -15,7 +15,7 @@ from model_store.lease import LeaseKeeper
 from model_store.redis_connection import RedisConnection, connect
 from model_store.redis_store import LINGER_SECONDS, UNPUBLISHED_SECONDS, RedisStore
 from model_store.version import BlobRef
-from tests.model_store.worlds import manifest, publish, small
+from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
 from tests.redis_server import RedisServer, free_port, redis_server
 
 
@@ -113,6 +113,25 @@ def test_a_retired_blob_lingers_for_those_who_read_it(store: RedisStore, connect
     assert all(0 < each <= LINGER_SECONDS for each in left(connection, refs))
     publish(store, lease, 3, None, small(1))  # the very same again
     assert left(connection, refs) == {-1}
+
+
+def test_a_base_that_is_retired_while_it_is_read_is_still_read_whole(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = store.acquire("one", 30)
+    assert lease is not None
+    publish(store, lease, 1, None, small(1))
+    publish(store, lease, 2, 1, small(2, full=False))
+    get_blobs = store.get_blobs
+
+    def meanwhile(refs: Sequence[BlobRef]) -> list[bytes | None]:
+        publish(store, lease, 3, 2, small(3))
+        store.delete([1, 2], lease=lease)
+        return get_blobs(refs)
+
+    monkeypatch.setattr(store, "get_blobs", meanwhile)
+    assert_same(load(store, 2).snapshot(), state_of([small(1), small(2, full=False)]).snapshot())
+    assert store.versions() == [3]
 
 
 def test_models_share_blobs_and_do_not_take_them_from_each_other(

@@ -4,8 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.retention import plan
+from model_store.chain import load
+from model_store.codec import encode
+from model_store.memory_store import MemoryStore
+from model_store.retention import plan, retire
 from model_store.version import Kind, Summary
+from model_store.weights import Update
+from tests.model_store.worlds import assert_same, manifest, small, state_of
 
 NOW = 10_000.0
 
@@ -87,3 +92,46 @@ def test_the_young_stay_with_what_they_are_built_on() -> None:
 def test_hundreds_of_thousands_of_deltas_are_no_matter() -> None:
     kinds = "s" + "d" * 100_000
     assert plan(line(kinds), needed=range(1, 100_000, 7), now=NOW, grace=60, keep=3) == []
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from("sdddddmmarptt"), st.integers(0, 30), st.floats(0, 3)), max_size=30),
+    keep=st.integers(0, 2),
+)
+def test_what_anybody_may_be_reading_can_be_read(steps: list[tuple[str, int, float]], keep: int) -> None:
+    """A trainer that publishes and retires, operators that move pointers, and time that passes.
+
+    Whole stay the live version, those under an alias, and those that were live or new within the grace.
+    """
+    now, grace, held = 1_700_000_000.0, 5.0, 4.99  # times are stored in whole milliseconds
+    store = MemoryStore(clock=lambda: now)
+    lease = store.acquire("trainer", 1e9)
+    assert lease is not None
+    updates: dict[int, list[Update]] = {}
+    reading: dict[int, float] = {}  # until when somebody may be reading a version
+    for what, number, seconds in [("s", 0, 0.0), *steps]:
+        now += seconds
+        if (live := store.live()) is not None:
+            reading[live] = now + held
+        here = store.versions()
+        chosen = here[number % len(here)] if here else 1
+        if what in "sd":
+            version = len(updates) + 1
+            update = small(version, full=what == "s")
+            updates[version] = [update] if what == "s" else [*updates[version - 1], update]
+            made = manifest(version, version - 1 or None, kind="snapshot" if what == "s" else "delta", created=now)
+            store.publish(made.model_copy(update={"blobs": store.put_blobs(encode(update))}), lease)
+            reading[version] = now + held
+        elif what == "m":
+            store.move(len(updates), "", lease=lease)
+        elif what == "a":
+            store.move(chosen, "", alias="challenger")
+        elif what == "r":
+            store.rollback(chosen, "")
+        elif what == "p":
+            store.promote()
+        else:
+            retire(store, now=now, grace=grace, keep=keep, lease=lease)
+            needed = {version for version, until in reading.items() if until > now} | set(store.aliases().values())
+            for version in needed:
+                assert_same(load(store, version).snapshot(), state_of(updates[version]).snapshot())

@@ -1,24 +1,25 @@
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
+from consumers.micro_batch import ItemChange
 from model_store.chain import load
-from model_store.errors import DamagedManifest, StoreUnavailable
+from model_store.errors import DamagedManifest, NoSuchVersion, ParentMissing, StoreUnavailable
 from model_store.memory_store import MemoryStore
 from model_store.signature import Signer
-from model_store.version import Manifest
+from model_store.version import BlobRef, Manifest
+from model_store.weights import Update
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
-from service.scoring import reloader as module
 from service.scoring.reloader import Reloader
+from service.training.learner import Learner, LearnerConfig
 from tests.service.scoring.worlds import Trainer, scores
-
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
 
 class World:
@@ -28,7 +29,15 @@ class World:
         self.health = Health("scorer")
         self.health.started()
         self.metrics = ScorerMetrics()
-        self.reloader = Reloader(store, poll_s=0.005, device="cpu", metrics=self.metrics, health=self.health)
+        self.now = 0.0
+        self.reloader = Reloader(
+            store,
+            poll_s=0.005,
+            device="cpu",
+            metrics=self.metrics,
+            health=self.health,
+            clock=lambda: self.now,
+        )
 
     @property
     def version(self) -> int | None:
@@ -94,6 +103,8 @@ def test_two_copies_never_mix(world: World) -> None:
         for _ in range(rng.integers(1, 4)):  # versions that are passed over
             world.trainer.learn(int(rng.integers(1, 60)), items=int(rng.integers(20, 300)))
             world.trainer.publish(snapshot=rng.random() < 0.1)
+            if rng.random() < 0.2:
+                world.trainer.repeat()
         if rng.random() < 0.1:
             world.store.rollback(int(rng.integers(1, world.trainer.version + 1)), "test")
         elif rng.random() < 0.5:
@@ -131,13 +142,272 @@ def test_what_is_damaged_is_not_served_until_a_snapshot_comes(world: World, how:
     assert world.exact()
 
 
-def test_it_asks_again_while_no_snapshot_comes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_the_weights_are_one_published_version(world: World, seed: int) -> None:
+    """Damage, rollbacks and retired versions, and a trainer that forgets items, deletes some and repeats itself."""
+    rng = np.random.default_rng(seed)
+    trainer, store = world.trainer, world.store
+    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=120))
+    published: dict[int, bytes] = {}
+    manifests: list[Manifest] = []
+
+    def publish(kind: str) -> None:
+        if kind != "repeat":
+            gone = [ItemChange(f"i{n}", deleted=bool(n % 2), available=False) for n in rng.integers(200, size=3)]
+            trainer.learn(int(rng.integers(1, 60)), items=200, catalogue=tuple(gone))
+        try:
+            made = trainer.repeat() if kind == "repeat" else trainer.publish(snapshot=kind == "snapshot")
+        except ParentMissing:
+            made = trainer.publish(snapshot=True)
+        manifests.append(made)
+        published[made.version] = bits(trainer.learner.snapshot())
+
+    publish("snapshot")
+    failed = 0
+    for _ in range(40):
+        for kind in rng.choice(["delta", "delta", "delta", "repeat", "snapshot"], rng.integers(1, 4)):
+            publish(str(kind))
+        chosen = manifests[-int(rng.integers(1, min(6, len(manifests)) + 1))]
+        how = str(rng.choice(["", "manifest missing", "blob missing", "wrong checksum", "short", "rollback", "retire"]))
+        if how == "rollback":
+            with suppress(NoSuchVersion):
+                store.rollback(chosen.version, "test")
+        elif how == "retire":
+            store.delete(set(store.versions()[:-2]) - {store.live()})
+        elif how:
+            damage(world, chosen, how)
+        if rng.random() < 0.3:
+            with suppress(NoSuchVersion):
+                store.promote()
+        before = world.version
+        world.now += 10
+        assert world.reloader.check() == (world.version != before)
+        if world.reloader.weights is not None:
+            assert bits_of(world.reloader.weights.recommender) == published[world.reloader.weights.version]
+        if world.version != (live := store.live()):
+            failed += 1
+            assert world.check.startswith(f"version {live} cannot be loaded (")
+            assert store.take_snapshot_request() is not None
+            if rng.random() < 0.5:
+                publish("snapshot")
+    assert failed
+    publish("snapshot")
+    store.promote()
+    assert world.reloader.check()
+    assert world.exact()
+
+
+def bits(full: Update) -> bytes:
+    recommender = Recommender()
+    recommender.load(full)
+    return bits_of(recommender)
+
+
+def bits_of(recommender: Recommender) -> bytes:
+    """All that lists depend on."""
+    size = recommender.size
+    listable, unit = recommender.items.listable.array[:size], recommender.network.unit.array[:size]
+    dense, counts = recommender.network.dense.vector.numpy(), recommender.popularity.table.array[:size]
+    arrays = [a.tobytes() for a in (listable, unit, dense, counts, scores(recommender))]
+    return b"".join(arrays) + repr((recommender.ids, recommender.clock)).encode()
+
+
+def test_forgotten_and_deleted_items_leave_every_way(world: World) -> None:
+    """Who follows deltas, who loads a snapshot and the trainer agree on rows that were freed and given to others."""
+    trainer = world.trainer
+    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=50))
+    reused = 0
+    ids: list[str] = []
+    for step in range(12):
+        deleted = [ItemChange(f"i{n}", deleted=True) for n in (step, step + 20)]
+        trainer.learn(40, items=40 + 20 * step, catalogue=tuple(deleted))
+        trainer.publish(snapshot=step == 6)
+        assert world.reloader.check()
+        assert world.reloader.weights is not None
+        mine = world.reloader.weights.recommender
+        assert world.exact()
+        assert bits_of(mine) == bits(trainer.learner.snapshot())
+        reused += sum(old != new != "" for old, new in zip(ids, mine.ids, strict=False))
+        ids = list(mine.ids)
+        rows, _ = mine.top_k(np.full((1, 1), -1, np.int64), 50)
+        listed = {ids[row] for row in rows[0] if row >= 0}
+        assert listed
+        assert not listed & {"", *(change.item_id for change in deleted)}
+        assert len({name for name in ids if name}) == sum(name != "" for name in ids) <= 50
+    assert reused
+
+
+class _Retiring(MemoryStore):
+    """Between a reader's looking up manifests and its reading of blobs, the trainer goes on and retires the old."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().get_blobs(refs)
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_base_that_is_retired_while_it_is_read(cold: bool) -> None:
+    store = _Retiring()
+    world = World(store)
+    world.trainer.step()
+    if not cold:
+        assert world.reloader.check()
+    before = None if cold else world.version
+    world.trainer.step()
+    world.trainer.step()
+
+    def retire() -> None:
+        world.trainer.step(snapshot=True)
+        store.delete([1, 2, 3])
+
+    store.meanwhile = retire
+    assert not world.reloader.check()
+    assert world.version == before
+    assert "is missing" in world.check
+    assert store.take_snapshot_request() is not None
+    assert cold or world.reloader.weights is not None
+    assert world.reloader.check()  # the pointer has moved on
+    assert (world.version, world.check) == (4, "ok")
+    assert world.exact()
+
+
+def test_it_asks_again_while_no_snapshot_comes(world: World) -> None:
     damage(world, world.trainer.step(), "blob missing")
     for _ in range(2):
         assert not world.reloader.check()
         assert world.store.take_snapshot_request() is not None
+        world.now += 4.9
+        assert not world.reloader.check()
+        assert world.store.take_snapshot_request() is None
+        world.now += 0.1
     assert world.check.endswith("; serving nothing")
+
+
+def test_a_damaged_version_is_tried_again_ever_more_rarely_and_another_one_at_once() -> None:
+    store = _Counting()
+    world = World(store)
+    world.trainer.step()
+    world.reloader.check()
+
+    def tries(seconds: float) -> list[float]:
+        """When blobs were fetched, polling every 5 ms."""
+        began, found = world.now, []
+        while world.now - began < seconds:
+            before = store.fetched
+            world.reloader.check()
+            if store.fetched > before:
+                found.append(world.now - began)
+            world.now += 0.005
+        return found
+
+    damage(world, world.trainer.step(), "wrong checksum")
+    first = tries(10)
+    pauses = np.diff(first)
+    assert first[0] == 0
+    assert pauses[:7] == pytest.approx(0.005 * 2 ** np.arange(7), abs=0.006)
+    assert pauses[8:] == pytest.approx(1, abs=0.006)
+    damage(world, world.trainer.step(snapshot=True), "wrong checksum")
+    assert tries(0.03) == pytest.approx([0, 0.005, 0.015], abs=0.001)  # the pointer moved: from the beginning
+    assert world.metrics.registry.get_sample_value("tidemill_reload_failures_total") == 2
+    world.trainer.step(snapshot=True)
+    assert tries(0.03) == [0]
+    assert (world.version, world.check) == (4, "ok")
+    assert world.exact()
+    store.rollback(3, "to the damaged one")
+    assert len(tries(0.03)) == 3
+    store.promote()
+    assert not tries(0.03)
+    assert (world.version, world.check) == (4, "ok")
+
+
+def test_what_is_mended_is_found_within_a_second(world: World) -> None:
+    world.trainer.step()
+    world.reloader.check()
+    second = world.trainer.step()
+    [data] = world.store.get_blobs([second.blobs["weights/0"]])
+    damage(world, second, "wrong checksum")
+    for _ in range(100):
+        world.reloader.check()
+        world.now += 0.5
+    world.store.tamper(blob=(second.blobs["weights/0"].key, data))
+    world.now += 0.5
+    assert world.reloader.check()
+    assert (world.version, world.check) == (2, "ok")
+    assert world.exact()
+
+
+# -- snapshots that repeat what was before ---------------------------------------------------------------------------
+
+
+def test_a_snapshot_that_changes_nothing_costs_nothing() -> None:
+    store = _Counting()
+    world = World(store)
+    for _ in range(3):
+        world.trainer.step()
+        world.reloader.check()
+    weights = world.reloader.weights
+    assert weights is not None
+    scores(weights.recommender)
+    common = weights.recommender._common
+    fetched = store.fetched
+    again = world.trainer.repeat(through=7)
+    assert world.reloader.check()
+    assert world.reloader.weights is weights
+    assert weights.manifest == again
+    assert world.metrics.registry.get_sample_value("tidemill_model_version") == 4
+    assert world.health.report()[1]["model_version"] == 4
+    assert store.fetched == fetched
+    assert weights.recommender._common is common  # what scoring had worked out still holds
+    assert world.exact()
+    for step in range(4):  # and both copies go on from there
+        world.trainer.step()
+        if step % 2:
+            world.trainer.repeat()
+        assert world.reloader.check()
+        assert world.version == world.trainer.version
+        assert world.exact()
+
+
+def test_it_heals_a_reader_that_stands_before_the_damage(world: World) -> None:
+    world.trainer.step()
+    world.reloader.check()
+    damage(world, world.trainer.step(), "wrong checksum")
+    assert not world.reloader.check()
+    world.trainer.repeat()
+    assert world.reloader.check()
+    assert (world.version, world.check) == (3, "ok")
+    assert world.exact()
+    world.trainer.step()
+    assert world.reloader.check()
+    assert world.exact()
+
+
+def test_it_is_loaded_where_its_parent_is_retired(world: World) -> None:
+    for _ in range(3):
+        world.trainer.step()
+    world.reloader.check()
+    world.trainer.step()
+    world.trainer.repeat()
+    world.store.delete([1, 2, 3, 4])
+    assert world.reloader.check()
+    assert (world.version, world.check) == (5, "ok")
+    assert world.exact()
+
+
+def test_rollbacks_around_one(world: World) -> None:
+    for _ in range(3):
+        world.trainer.step()
+    world.trainer.repeat()
+    world.trainer.step()
+    for version in (5, 4, 3, 4, 5, 2, 4, 3, 5):
+        world.store.rollback(version, "test")
+        assert world.reloader.check()
+        assert world.version == version
+        assert world.exact()
 
 
 def test_a_cold_start_takes_the_newest_that_is_whole(world: World) -> None:
@@ -250,6 +520,14 @@ def test_an_update_that_fails_half_way_leaves_no_mix(world: World, monkeypatch: 
 
 def _fails(_: Recommender) -> None:
     raise MemoryError
+
+
+class _Counting(MemoryStore):
+    fetched = 0
+
+    def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        self.fetched += len(refs)
+        return super().get_blobs(refs)
 
 
 class _Flaky(MemoryStore):

@@ -26,8 +26,6 @@ from tests.consumers.samples import event_json, item_json
 from tests.redis_server import redis_server
 from tests.service.scoring.worlds import Trainer, body_of, items_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-
 ITEMS = [f"i{n}" for n in range(60)]
 
 

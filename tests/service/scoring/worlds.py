@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from consumers.micro_batch import ItemChange
 from model_store.codec import encode
 from model_store.memory_store import MemoryStore
-from model_store.version import KafkaIds, Manifest, timestamp
+from model_store.version import BatchRecord, KafkaIds, Manifest, timestamp
 from model_store.weights import Update
 from service.model.contexts import Contexts
 from service.model.recommender import Recommender
@@ -39,16 +39,18 @@ class Trainer:
     def publish(self, *, snapshot: bool = False, through: int = 0, live: bool = True) -> Manifest:
         update = self.learner.drain()
         full = snapshot or self.parent is None
-        manifest = self._publish(self.learner.snapshot() if full else update, through)
-        if live:
-            self.store.move(manifest.version, "test", lease=self._lease)
-        return manifest
+        batches = (BatchRecord(ranges=(("events", 0, 0, through),)),)
+        return self._publish(self.learner.snapshot() if full else update, through, batches, live)
+
+    def repeat(self, *, through: int = 0, live: bool = True) -> Manifest:
+        """A snapshot of the version before, written out whole. Nothing may have been learned since."""
+        return self._publish(self.learner.snapshot(), through, (), live)
 
     def step(self, *, snapshot: bool = False, through: int = 0) -> Manifest:
         self.learn()
         return self.publish(snapshot=snapshot, through=through)
 
-    def _publish(self, update: Update, through: int) -> Manifest:
+    def _publish(self, update: Update, through: int, batches: tuple[BatchRecord, ...], live: bool) -> Manifest:
         version = self.version + 1
         manifest = Manifest(
             version=version,
@@ -59,11 +61,14 @@ class Trainer:
             kafka=KafkaIds(cluster_id="test"),
             trained_through={"events": {"0": through}},
             events_trained=0,
+            batches=batches,
             config_digest="test",
             blobs=self.store.put_blobs(encode(update)),
         )
         self.store.publish(manifest, self._lease)
         self.version = self.parent = version
+        if live:
+            self.store.move(version, "test", lease=self._lease)
         return manifest
 
 
