@@ -35,7 +35,7 @@ def fingerprints(topic: str, records: Sequence[tuple[bytes, bytes]], seed: int, 
     Without replay. As `tidemill trainer` does it: one thread, the same settings.
     """
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     settings = TrainerSettings(seed=seed, events_topic=topic, threads=1)
     learner = Learner(learner_config(settings, "cpu"))
     rules = DecodeRules(event_types=settings.event_weights)
