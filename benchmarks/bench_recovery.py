@@ -1,5 +1,4 @@
-"""How long is nothing learned when the trainer is killed? Seconds from SIGKILL to the next version, and to the first one
-that has learned from more events.
+"""How long is nothing learned when the trainer is killed? From SIGKILL to the next version, and to one that knows more.
 
 With a standby, and with a trainer that is started anew at once, as a service manager would; with the default settings,
 while 200 events a second come in.
