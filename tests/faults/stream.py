@@ -146,8 +146,14 @@ class Stream:
         trainer.join(seconds)
         assert trainer.exitcode == -signal.SIGKILL, self._what(f"the trainer ended with {trainer.exitcode}")
 
-    def wait_for_file(self, file: Path, seconds: float) -> None:
-        self._until(file.exists, seconds, f"there is {file.name}")
+    def feed_until(self, ask: Callable[[], bool], seconds: float, more: Callable[[], Sequence[Record]]) -> None:
+        """On a busy machine fewer versions come of as many events, so after a while there are more."""
+        feed_at, end = time.monotonic() + 3.0, time.monotonic() + seconds
+        while not ask():
+            assert time.monotonic() < end, self._what(f"it was not killed within {seconds:g} s")
+            if time.monotonic() > feed_at:
+                self.send(more())
+            time.sleep(0.05)
 
     def fingerprints(self) -> dict[int, set[str]]:
         """Of every version, as loaded from the one before or from its own snapshot, by offset in the partition."""

@@ -95,7 +95,7 @@ def test_killed_at_a_hop(
         for _ in range(20):
             killed.send(traffic.take(BATCH))
             time.sleep(0.02)
-        killed.wait_for_file(mark, 30)
+        killed.feed_until(mark.exists, 30, lambda: traffic.take(BATCH))
         if hop in TRAINER_HOPS or hop.endswith("with the trainer"):
             killed.wait_killed(trainer, 10)
             trainer = killed.start()
