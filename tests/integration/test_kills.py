@@ -27,6 +27,7 @@ SEEDS = range(10 if FULL else 1)
 RANDOM_KILLS = 50 if FULL else 8
 
 BATCH = 100
+BATCHES = 20  # and two more when somebody has been killed
 QUICK_VERSIONS = {"TIDEMILL_PUBLISH_INTERVAL_MS": "0", "TIDEMILL_CHAIN_LIMIT": "3"}  # many, and many snapshots
 # Cut by size alone, so that a batch is the same whatever came between; replay depends on the load, so there is none.
 BY_SIZE = QUICK_VERSIONS | {
@@ -74,7 +75,7 @@ def test_nobody_killed(servers: tuple[str, str], unkilled: ProcessPoolExecutor, 
     traffic = Traffic(seed)
     with by_size(servers, tmp_path, seed) as whole:
         trainer = whole.start()
-        for _ in range(20):
+        for _ in range(BATCHES + 2):
             whole.send(traffic.take(BATCH))
         whole.finish(trainer)
         last, versions = check_versions(whole, seed, unkilled)
@@ -92,7 +93,7 @@ def test_killed_at_a_hop(
     traffic = Traffic(seed)
     with by_size(servers, tmp_path, seed) as killed:
         trainer = killed.start(**order(hop, passage, mark))
-        for _ in range(20):
+        for _ in range(BATCHES):
             killed.send(traffic.take(BATCH))
             time.sleep(0.02)
         killed.feed_until(mark.exists, 30, lambda: traffic.take(BATCH))
