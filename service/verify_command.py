@@ -41,7 +41,7 @@ def _prove(settings: TrainerSettings, store: ModelStore, chosen: Plan) -> int:
     _same_kafka(settings, made)
     device = _device(made)
     _warn(chosen, device)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     _, types = config_of(made.config, device)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -79,9 +79,13 @@ class RealBroker:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def has_real_broker() -> bool:
+    return _SCRIPT.exists()
+
+
 def new_real_broker(*settings: str) -> RealBroker:
     """A started broker for one test alone; skips the test where there is none."""
-    if not _SCRIPT.exists():
+    if not has_real_broker():
         pytest.skip(f"no real broker: {_SCRIPT} is not there (TIDEMILL_TEST_KAFKA_BROKER)")
     broker = RealBroker(*settings)
     broker.start()

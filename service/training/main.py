@@ -51,7 +51,8 @@ def run_trainer(settings: TrainerSettings) -> int:
 
 def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, stop: threading.Event) -> None:
     torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True)
+    # as `use_deterministic_algorithms`, which would import a compiler that is not used here: 1.5 s
+    torch.set_deterministic_debug_mode("error")
     store = model_store(settings, checkpoint_url=settings.checkpoint_url, adopt_unsigned=settings.adopt_unsigned)
     run_id = uuid.uuid4().hex
     if settings.adopt_unsigned:

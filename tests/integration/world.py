@@ -41,7 +41,7 @@ class World:
         self._producer = Producer(
             {"bootstrap.servers": bootstrap, "linger.ms": 2, "partitioner": "murmur2_random", "log_level": 0}
         )
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
         port = {"TIDEMILL_METRICS_PORT": str(free_port())}
@@ -53,7 +53,7 @@ class World:
                 stderr=log,
                 start_new_session=True,
             )
-        self._processes.append(process)
+        self.processes.append(process)
         return process
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
@@ -100,10 +100,10 @@ class World:
         return live if all(through.get(p, 0) >= end for p, end in self.ends.items()) else None
 
     def close(self) -> None:
-        for process in self._processes:
+        for process in self.processes:
             if process.poll() is None:
                 process.terminate()
-        for process in self._processes:
+        for process in self.processes:
             try:
                 process.wait(15)
             except subprocess.TimeoutExpired:
