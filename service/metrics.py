@@ -60,6 +60,7 @@ class ConsumerMetrics(_Metrics):
         self.lag_seconds = self._gauge("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
         self.model_version = self._gauge("model_version", "version in use (scorer) or published last (trainer)")
         self.model_age = self._gauge("model_age_seconds", "seconds since that version was made")
+        self.health_check = self._gauge("health_check", "1 while a check of /health is ok, else 0", "check")
 
 
 class TrainerMetrics(ConsumerMetrics):

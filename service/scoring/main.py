@@ -25,7 +25,8 @@ def run_scorer(settings: ScorerSettings) -> int:
     start_logging("scorer", settings.log_level)
     stop = stop_on_signals()
     torch.set_num_threads(settings.threads)
-    metrics, health = ScorerMetrics(), Health("scorer")
+    metrics = ScorerMetrics()
+    health = Health("scorer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
 
     redis = connect(settings.redis_url)

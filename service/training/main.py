@@ -35,7 +35,8 @@ def run_trainer(settings: TrainerSettings) -> int:
     """Until SIGTERM or SIGINT. Raises Fatal and OSError (the metrics port is taken)."""
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
-    metrics, health = TrainerMetrics(), Health("trainer")
+    metrics = TrainerMetrics()
+    health = Health("trainer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, settings.metrics_port, health, metrics.registry)
     try:
         _work(settings, metrics, health, stop)
