@@ -105,5 +105,8 @@ class ScorerMetrics(ConsumerMetrics):
         self.history_conflicts = self._counter(
             "history_conflicts_total", "histories another scorer had changed, read again and continued"
         )
+        self.histories_restored = self._counter(
+            "histories_restored_total", "histories that Redis had lost, stored again from memory"
+        )
         self.lists_swept = self._counter("lists_swept_total", "lists at rest that lost a deleted or unavailable item")
         self.rebalances = self._counter("rebalances_total", "times Kafka moved partitions to or from this scorer")

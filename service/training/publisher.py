@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from model_store.chain import load
 from model_store.codec import encode
-from model_store.errors import Incomplete, LeaseLost, ModelStoreError, NoSuchVersion, StoreUnavailable
+from model_store.errors import Damaged, Incomplete, LeaseLost, ModelStoreError, NoSuchVersion, StoreUnavailable
 from model_store.lease import Lease
 from model_store.retention import retire
 from model_store.store import ModelStore
@@ -106,11 +106,18 @@ class Publisher:
             self._wake.notify_all()
 
     def snapshot_wanted(self) -> bool:
-        """Whether a reader has asked for a snapshot, or the last one is too old. Asks the store."""
+        """Whether a reader has asked for a snapshot, the store has lost the newest version (a failover, a restart), or
+        the last snapshot is too old. Asks the store; only while nothing is under way."""
         try:
             reason = self._store.take_snapshot_request()
-        except StoreUnavailable:
+            newest = self._store.newest() or 0
+        except (StoreUnavailable, Damaged) as error:
+            self._health.set("redis", str(error))
             return False
+        self._health.set("redis", OK)
+        if newest < self.version:
+            log.warning("the store has lost version %d, its newest is %d", self.version, newest)
+            self._snapshot_due = True
         if reason is not None:
             log.info("a snapshot was asked for: %s", reason)
             self._snapshot_due = True

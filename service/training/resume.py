@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from consumers.topics import KafkaIdentity
 from model_store.chain import newest_whole
 from model_store.store import ModelStore
 from model_store.version import KafkaIds
@@ -17,6 +18,8 @@ from service.training.progress import Progress
 from service.training.publisher import digest
 
 log = logging.getLogger(__name__)
+
+OTHER_KAFKA = "go back to the Kafka it was, or begin anew with TIDEMILL_FRESH=1, or use another TIDEMILL_MODEL_NAME"
 
 # they say where and how much is computed, not what
 _NOT_IN_DIGEST = ("device", "evaluate_sample", "max_items", "max_users")
@@ -74,14 +77,6 @@ def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: K
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
     """Offsets mean nothing in another cluster or in a topic that was made anew."""
-    if then.cluster_id and now.cluster_id and then.cluster_id != now.cluster_id:
-        raise Fatal(
-            f"version {version} learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}; "
-            "begin anew with TIDEMILL_FRESH=1, or use another TIDEMILL_MODEL_NAME"
-        )
-    for topic, topic_id in then.topics.items():
-        if topic_id and now.topics.get(topic) and now.topics[topic] != topic_id:
-            raise Fatal(
-                f"topic {topic} was made anew since version {version}, so its offsets mean other events; "
-                "begin anew with TIDEMILL_FRESH=1"
-            )
+    why = KafkaIdentity(then.cluster_id, then.topics).unlike(KafkaIdentity(now.cluster_id, now.topics))
+    if why is not None:
+        raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")
