@@ -111,7 +111,7 @@ class IdentityWatch:
         every_s: float = 2.0,
     ) -> None:
         self.changed: str | None = None  # why offsets mean nothing any more; stays once it is set
-        self._admin = _admin(bootstrap, {"reconnect.backoff.max.ms": 1000, **(extra or {})})
+        self._admin = _admin(bootstrap, {"reconnect.backoff.max.ms": 1000, "socket.timeout.ms": 4000, **(extra or {})})
         self._then, self._every_s = then, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-identity", daemon=True)

@@ -98,6 +98,7 @@ class Run:
         rules: PublisherRules = RULES,
         config: LearnerConfig = CONFIG,
         replay: int = 1,
+        other_kafka: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.store, self.lease = store, hold(store)
         self.metrics, self.health, self.stop = TrainerMetrics(), Health("trainer"), threading.Event()
@@ -119,7 +120,7 @@ class Run:
         )
         self.feeders: list[FakeFeeder] = []
         self.started_at: list[dict[object, int]] = []
-        self._replay = replay
+        self._replay, self._other_kafka = replay, other_kafka
 
     def go(self, *lives: Sequence[Step]) -> "Run":
         """Runs until the last step; each life is what one feeder hands over."""
@@ -143,6 +144,7 @@ class Run:
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
+            other_kafka=self._other_kafka,
         )
         self.publisher.start()
         try:
