@@ -103,6 +103,7 @@ class KafkaDeadLetters:
             "enable.idempotence": True,
             "partitioner": "murmur2_random",  # the contract's, so that a key's letters stay together
             "message.timeout.ms": 0,  # never give one up
+            "socket.timeout.ms": 10_000,
             "linger.ms": 5,
             # A letter is its record and some headers more, so the limit that the record met is too low here.
             "message.max.bytes": 1_000_000_000,

@@ -28,6 +28,7 @@ _NO_OFFSET = -1
 _ASK_TIMEOUT_S = 2.0
 _RETRY_S = 0.5
 _SLICE_S = 0.1
+_SILENT_S = 4.0  # without an answer for so long, the broker counts as away, whatever a client's own timeouts are
 _TOPICS_EVERY_S = 5.0  # how often to look for new partitions, once every topic is there
 
 
@@ -55,6 +56,8 @@ class KafkaSource:
             # How long the broker waits for more bytes: the mock cluster waits it out, 177 ms at p50 by default.
             "fetch.wait.max.ms": 10,
             "fetch.error.backoff.ms": 100,
+            # A connection that has fallen silent (a firewall forgot it) is replaced after this (default 60 s).
+            "socket.timeout.ms": 10_000,
             # A killed member's partitions are taken over after this (default 45 s).
             "session.timeout.ms": session_timeout_ms,
             "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
@@ -69,7 +72,12 @@ class KafkaSource:
         }
         settings.update(extra or {})
         self._consumer = Consumer(settings | {"error_cb": self._on_client_error}, logger=logger)
-        asking: dict[str, Any] = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 1000, **(extra or {})}
+        asking: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "reconnect.backoff.max.ms": 1000,
+            "socket.timeout.ms": 4000,
+            **(extra or {}),
+        }
         self._admin = AdminClient(asking, logger=logger)
         self._start = start
         self._refresh_s = refresh_s
@@ -88,6 +96,7 @@ class KafkaSource:
         self._repair_at = 0.0
         self._expired: list[OffsetRange] = []
         self._trouble = "no broker has answered yet"
+        self._heard_at = time.monotonic()
         self._wake = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="kafka-watcher", daemon=True)
         self._watcher.start()
@@ -191,6 +200,8 @@ class KafkaSource:
     @property
     def status(self) -> SourceStatus:
         trouble = self._trouble or self._stuck_why
+        if not trouble and time.monotonic() - self._heard_at > _SILENT_S + self._refresh_s:
+            trouble = "the broker has fallen silent"
         return SourceStatus(not trouble, trouble)
 
     def close(self) -> None:
@@ -223,7 +234,7 @@ class KafkaSource:
                 )
             )
         if records:
-            self._trouble = ""
+            self._heard()
         return records
 
     def _on_partition_error(self, message: Message, error: KafkaError) -> None:
@@ -311,6 +322,10 @@ class KafkaSource:
     def _on_client_error(self, error: KafkaError) -> None:
         self._trouble = error.str()
 
+    def _heard(self) -> None:
+        self._trouble = ""
+        self._heard_at = time.monotonic()
+
     # the watching thread
 
     def _watch(self) -> None:
@@ -321,7 +336,7 @@ class KafkaSource:
                     all_there = self._look_for_partitions()
                     topics_at = time.monotonic() + (_TOPICS_EVERY_S if all_there else self._refresh_s)
                 self._ask_ends()
-                self._trouble = ""
+                self._heard()
             except KafkaException as error:
                 self._trouble = error.args[0].str()
             if self._wake.wait(min(self._refresh_s, _RETRY_S) if self._trouble else self._refresh_s):

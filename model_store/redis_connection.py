@@ -33,7 +33,8 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
             socket_keepalive=True,
             # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
             health_check_interval=15,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries),
+            # not a timeout: whoever is silent once would be waited for as often again before anybody hears of it
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (redis.exceptions.ConnectionError,)),
             decode_responses=False,
             protocol=2,  # one shape of answers with every server from 6.2 on
         )

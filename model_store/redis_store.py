@@ -36,13 +36,13 @@ _REASON = 1000  # letters of a reason that the log keeps
 _PAGE = 1000  # log entries read at once
 _BYTES_AT_ONCE = 64 << 20  # of blobs in one round trip; neither side should buffer gigabytes
 
-# A token that is not there means a Redis that lost everything: whoever held the lease before may restore it, and the
-# first one to write shuts out any other.
+# A token that is lower, or not there, means a Redis that went back in time (a failover) or lost everything: whoever
+# held the lease before may restore it, and the first one to write shuts out any other.
 _HELD = """
 local function held(key, token)
   local now = redis.call('GET', key)
-  if now and now ~= token then return false end
-  if not now then redis.call('SET', key, token) end
+  if now and tonumber(now) > tonumber(token) then return false end
+  if now ~= token then redis.call('SET', key, token) end
   return true
 end
 """
@@ -129,16 +129,14 @@ return {'ok'}
 """
 )
 
-# In an empty Redis tokens begin at the time in milliseconds and not at 1, so that one given out before everything was
-# lost is never given out again.
+# A token is at least the time in milliseconds, so that one given out before Redis lost it is never given out again.
 _ACQUIRE = """
 local lease, token = unpack(KEYS)
 if redis.call('EXISTS', lease) == 1 then return false end
-if redis.call('EXISTS', token) == 0 then
-  local now = redis.call('TIME')
-  redis.call('SET', token, now[1] .. string.format('%03d', math.floor(now[2] / 1000)))
-end
-local mine = redis.call('INCR', token)
+local now = redis.call('TIME')
+local time = now[1] * 1000 + math.floor(now[2] / 1000)
+local mine = string.format('%.0f', math.max(time, (redis.call('GET', token) or 0) + 1))
+redis.call('SET', token, mine)
 redis.call('SET', lease, mine .. ':' .. ARGV[1], 'PX', ARGV[2])
 return mine
 """

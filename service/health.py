@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,10 @@ OK = "ok"
 class Health:
     """What works and what does not, by name; a process sets it, `/health` shows it. Safe across threads."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, gauge: Gauge | None = None) -> None:
+        """`gauge` has the label `check` and shows each one as 1 or 0."""
         self._process = process
+        self._gauge = gauge
         self._lock = threading.Lock()
         self._checks: dict[str, str] = {}
         self._facts: dict[str, object] = {}
@@ -35,6 +37,8 @@ class Health:
         with self._lock:
             before = self._checks.get(check)
             self._checks[check] = state
+            if self._gauge is not None and before != state:
+                self._gauge.labels(check).set(state == OK)
         if before != state and not (before is None and state == OK):
             (log.info if state == OK else log.warning)("%s: %s", check, state)
 

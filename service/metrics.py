@@ -60,6 +60,7 @@ class ConsumerMetrics(_Metrics):
         self.lag_seconds = self._gauge("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
         self.model_version = self._gauge("model_version", "version in use (scorer) or published last (trainer)")
         self.model_age = self._gauge("model_age_seconds", "seconds since that version was made")
+        self.health_check = self._gauge("health_check", "1 while a check of /health is ok, else 0", "check")
 
 
 class TrainerMetrics(ConsumerMetrics):
@@ -115,6 +116,9 @@ class ScorerMetrics(ConsumerMetrics):
         self.lists_due = self._gauge("lists_due", "users whose latest events no list reflects yet")
         self.history_conflicts = self._counter(
             "history_conflicts_total", "histories another scorer had changed, read again and continued"
+        )
+        self.histories_restored = self._counter(
+            "histories_restored_total", "histories that Redis had lost, stored again from memory"
         )
         self.lists_swept = self._counter("lists_swept_total", "lists at rest that lost a deleted or unavailable item")
         self.rebalances = self._counter("rebalances_total", "times Kafka moved partitions to or from this scorer")

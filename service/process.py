@@ -54,7 +54,7 @@ def wait_for(
         try:
             answer = ask()
         except errors as error:
-            health.set(what, f"not reachable: {error}")
+            health.set(what, f"not usable yet: {error}")
             stop.wait(0.5)
         else:
             health.set(what, OK)

@@ -8,16 +8,23 @@ from model_store.signature import Signer
 from service.settings import CommonSettings
 
 
-def model_store(settings: CommonSettings, *, checkpoint_url: str = "", adopt_unsigned: bool = False) -> RedisStore:
+def model_store(
+    settings: CommonSettings,
+    *,
+    checkpoint_url: str = "",
+    adopt_unsigned: bool = False,
+    answer_within_s: float | None = None,
+) -> RedisStore:
     """Over a connection of its own; nothing is opened yet.
 
     checkpoint_url, adopt_unsigned: for who goes on from versions; readers and commands need no trainer's blobs.
+    answer_within_s: for small questions that had better fail than wait, and be asked once.
 
     Raises: ModelStoreError for a URL that is none.
     """
-    keys = settings.signing_keys
+    url, keys = settings.redis_url, settings.signing_keys
     return RedisStore(
-        connect(settings.redis_url),
+        connect(url) if answer_within_s is None else connect(url, timeout=answer_within_s, retries=0),
         Keys(model=settings.model_name, prefix=settings.key_prefix),
         signer=Signer(keys, unsigned_too=adopt_unsigned) if keys else None,
         folder=BlobFolder(checkpoint_url) if checkpoint_url else None,

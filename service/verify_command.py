@@ -10,16 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from consumers.recorded import EventsGone, NoAnswer
-from consumers.topics import identify
+from consumers.topics import KafkaIdentity, identify
 from model_store.errors import ModelStoreError
 from model_store.store import ModelStore
-from model_store.version import KafkaIds, Manifest
+from model_store.version import Manifest
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import config_of, differences, environment
 from service.training.rebuild import from_kafka
-from service.training.resume import other_kafka
 from service.training.verify import Plan, plan, verify
 
 
@@ -76,7 +75,7 @@ def _same_kafka(settings: TrainerSettings, made: Manifest) -> None:
         found = identify(settings.kafka_bootstrap, list(made.kafka.topics), extra=settings.kafka_config)
     except KafkaException as error:
         raise Fatal(f"Kafka at {settings.kafka_bootstrap} cannot be asked: {error.args[0].str()}") from error
-    if (why := other_kafka(made.kafka, KafkaIds(cluster_id=found.cluster_id, topics=found.topic_ids))) is not None:
+    if (why := KafkaIdentity(made.kafka.cluster_id, made.kafka.topics).unlike(found)) is not None:
         raise Fatal(f"version {made.version} cannot be made again: {why}")
 
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,36 @@ class RealBroker:
 
     def __init__(self, *settings: str) -> None:
         self.directory = tempfile.mkdtemp(prefix="tidemill-kafka-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = _free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._settings = settings
+        self._controller = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
 
+    def add_doors(self, advertised: Mapping[str, int]) -> dict[str, int]:
+        """Before the start, further ports: who enters by one is told to come back to the port that is advertised for
+        it, as through a proxy. Returns the doors' own ports."""
+        doors = {name: _free_port() for name in advertised}
+        here = "127.0.0.1"
+        self._settings += (
+            f"listeners=PLAINTEXT://{here}:{self.port},CONTROLLER://{here}:{self._controller},"
+            + ",".join(f"{name}://{here}:{port}" for name, port in doors.items()),
+            f"advertised.listeners=PLAINTEXT://{here}:{self.port},"
+            + ",".join(f"{name}://{here}:{port}" for name, port in advertised.items()),
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+            + ",".join(f"{name}:PLAINTEXT" for name in doors),
+        )
+        return doors
+
+    def forget_everything(self) -> None:
+        """While it is down: what starts next is another cluster at the same address."""
+        shutil.rmtree(self.directory)
+        os.mkdir(self.directory)
+
     def start(self) -> None:
         """Start it and wait until it answers."""
+        Path(self.directory, "controller.port").write_text(str(self._controller))
         command = [str(_SCRIPT), self.directory, str(self.port), *self._settings]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
@@ -79,14 +100,25 @@ class RealBroker:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def has_real_broker() -> bool:
     return _SCRIPT.exists()
 
 
-def new_real_broker(*settings: str) -> RealBroker:
-    """A started broker for one test alone; skips the test where there is none."""
+def skip_without_real_broker() -> None:
     if not has_real_broker():
         pytest.skip(f"no real broker: {_SCRIPT} is not there (TIDEMILL_TEST_KAFKA_BROKER)")
+
+
+def new_real_broker(*settings: str) -> RealBroker:
+    """A started broker for one test alone; skips the test where there is none."""
+    skip_without_real_broker()
     broker = RealBroker(*settings)
     broker.start()
     return broker

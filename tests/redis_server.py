@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from model_store.redis_connection import RedisConnection, connect
+
 
 def executable() -> str:
     """Where a redis-server is. Raises: RuntimeError when there is none."""
@@ -55,6 +57,14 @@ class RedisServer:
                 if time.monotonic() > end:
                     raise
             time.sleep(0.02)
+
+    @contextmanager
+    def client(self) -> Iterator[RedisConnection]:
+        connection = connect(self.url)
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def kill(self) -> None:
         """As the power cut would."""

@@ -5,7 +5,7 @@ learned from; then everyone else who acted lately: stalest list first, and in ev
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -174,6 +174,15 @@ class ActiveUsers:
             self._at_rest[name] = written
             self._at_rest.move_to_end(name, last=False)
         self._current.clear()
+
+    def everyone(self) -> Iterator[ActiveUser]:
+        return iter(self._users.values())
+
+    def lists_lost(self) -> None:
+        """Nobody knows any more which lists are there: all are rewritten, as those of an older version would be."""
+        for user in self._users.values():
+            user.list_version = None
+        self._look_again()
 
     def forget(self, user_id: str) -> None:
         self._users.pop(user_id, None)

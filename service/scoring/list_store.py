@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from consumers.records import TopicPartition
@@ -12,6 +12,8 @@ from model_store.redis_connection import RedisConnection
 from service.scoring.user_history import STAMP_BYTES, STAMP_START, DamagedHistory, UserHistory, decode_history
 
 log = logging.getLogger(__name__)
+
+MARK_TTL_S = 3600  # of a scorer that has ended
 
 # Replaces a history only if it is still the one that was read: a scorer that lost the user's partition without noticing
 # cannot undo what its successor wrote.
@@ -41,9 +43,17 @@ class Saved(NamedTuple):
 
 
 class ListStore:
-    """All methods raise StoreUnavailable when Redis does not answer, and may then be called again."""
+    """All methods raise StoreUnavailable when Redis does not answer, and may then be called again.
 
-    def __init__(self, redis: RedisConnection, prefix: str, *, recs_ttl_s: int, history_ttl_s: int) -> None:
+    Redis may go back in time: a failover loses what was not replicated, a restart what was not yet on disk. So each
+    writer leaves a mark behind what it has written, the number of its last write; a mark that is lower than it was says
+    which writes are lost, since what Redis loses is always the latest.
+    """
+
+    def __init__(
+        self, redis: RedisConnection, prefix: str, *, recs_ttl_s: int, history_ttl_s: int, log_name: str = ""
+    ) -> None:
+        """`log_name` names the log whose offsets histories hold: see `UserHistory.log`."""
         self._redis = redis
         self._prefix = prefix
         self._recs_ttl_s, self._history_ttl_s = recs_ttl_s, history_ttl_s
@@ -51,6 +61,10 @@ class ListStore:
         self._replace_list = redis.script(_REPLACE_LIST)
         self._writer = os.urandom(4).hex()
         self._writes = itertools.count(1)
+        self._log_name = log_name
+        self._mark_key = f"{prefix}:scorer:{self._writer}"
+        self._written = 0  # the number of the last stamp given out
+        self._marked: int | None = None  # what the mark says
 
     def recs_key(self, user_id: str) -> str:
         return f"{self._prefix}:recs:{user_id}"
@@ -59,7 +73,8 @@ class ListStore:
         return f"{self._prefix}:history:{user_id}"
 
     def new_stamp(self) -> bytes:
-        return f"{self._writer}{next(self._writes) & 0xFFFFFFFF:08x}".encode()
+        self._written = next(self._writes)
+        return f"{self._writer}{self._written & 0xFFFFFFFF:08x}".encode()
 
     def histories(self, user_ids: Sequence[str]) -> dict[str, Stored]:
         """What is stored of each user; an empty history for one who is not known."""
@@ -67,13 +82,15 @@ class ListStore:
         found = {}
         for user, raw in zip(user_ids, answers, strict=True):
             if raw is None:
-                found[user] = Stored(b"", UserHistory())
+                found[user] = Stored(b"", UserHistory(log=self._log_name))
                 continue
             try:
                 found[user] = Stored(*decode_history(raw))
+                found[user].history.go_on_in(self._log_name)
             except DamagedHistory as error:
                 log.error("the history of user %r cannot be read, so it begins anew: %s", user, error)
-                found[user] = Stored(bytes(raw[STAMP_START : STAMP_START + STAMP_BYTES]), UserHistory())
+                stamp = bytes(raw[STAMP_START : STAMP_START + STAMP_BYTES])
+                found[user] = Stored(stamp, UserHistory(log=self._log_name))
         return found
 
     def save_histories(self, saves: Sequence[Saved]) -> list[bool]:
@@ -86,8 +103,21 @@ class ListStore:
                 )
                 for save in saves
             ]
+            + [("SET", self._mark_key, self._written, "EX", MARK_TTL_S)]
         )
-        return [bool(answer) for answer in answers]
+        self._marked = self._written
+        return [bool(answer) for answer in answers[:-1]]
+
+    def lost(self) -> Callable[[bytes], bool] | None:
+        """None, or, once, when Redis has lost what this writer wrote last: whether a history of a stamp is lost."""
+        found: bytes | None = self._redis.call("GETEX", self._mark_key, "EX", MARK_TTL_S)
+        if self._marked is None or (found is not None and int(found) >= self._marked):
+            return None
+        self._marked = None
+        if found is None:  # everything, as far as this writer can tell
+            return bool
+        survived, mine = int(found), self._writer.encode()
+        return lambda stamp: stamp[:8] == mine and 0 < (int(stamp[8:], 16) - survived) & 0xFFFFFFFF < 1 << 31
 
     def write_lists(self, lists: Sequence[tuple[str, bytes]]) -> None:
         """(user_id, JSON) pairs; each replaces the user's list whole."""

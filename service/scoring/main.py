@@ -1,13 +1,19 @@
 """`tidemill scorer`: everything a scoring worker works with is made here, once."""
 
+import threading
+
 import torch
+from confluent_kafka import KafkaException
 
 from consumers.decode import DecodeRules
 from consumers.kafka_source import KafkaSource
+from consumers.topics import IdentityWatch, KafkaIdentity, prepare_topics
+from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.redis_connection import connect
+from model_store.store import ModelStore
 from service.health import Health, HealthServer
 from service.metrics import ScorerMetrics
-from service.process import start_logging, stop_on_signals
+from service.process import start_logging, stop_on_signals, wait_for
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader
@@ -17,6 +23,11 @@ from service.settings import ScorerSettings
 from service.stores import model_store
 
 FIRST_PORT = 9402
+LISTS_TIMEOUT_S = 3.0  # histories and lists are small: a Redis that is silent for longer is away
+
+
+class OtherKafka(Exception):
+    """The newest version has not learned from this Kafka: whether to go on with it is decided at the trainer."""
 
 
 def run_scorer(settings: ScorerSettings) -> int:
@@ -24,13 +35,65 @@ def run_scorer(settings: ScorerSettings) -> int:
     start_logging("scorer", settings.log_level)
     stop = stop_on_signals()
     torch.set_num_threads(settings.threads)
-    metrics, health = ScorerMetrics(), Health("scorer")
+    metrics = ScorerMetrics()
+    health = Health("scorer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
 
-    redis = connect(settings.redis_url)
-    lists = ListStore(redis, settings.key_prefix, recs_ttl_s=settings.recs_ttl_s, history_ttl_s=settings.history_ttl_s)
     store = model_store(settings)
     reloader = Reloader(store, poll_s=settings.reload_poll_ms / 1000, device="cpu", metrics=metrics, health=health)
+    reloader.start()
+    try:
+        identity = wait_for(
+            "kafka",
+            lambda: _kafka_to_read(settings, store),
+            (KafkaException, StoreUnavailable, OtherKafka),
+            health,
+            stop,
+        )
+        if identity is not None:
+            with IdentityWatch(settings.kafka_bootstrap, identity, extra=settings.kafka_config) as watch:
+                _score(settings, identity, watch, reloader, metrics, health, stop)
+    finally:
+        reloader.stop()
+        server.close()
+    return 0
+
+
+def _kafka_to_read(settings: ScorerSettings, store: ModelStore) -> KafkaIdentity:
+    """Raises KafkaException, StoreUnavailable, OtherKafka."""
+    here = prepare_topics(
+        settings.kafka_bootstrap, settings.events_topic, settings.items_topic, extra=settings.kafka_config
+    )
+    newest = store.newest()
+    if newest is None:
+        return here
+    try:
+        learned = store.manifest(newest).kafka
+    except (Damaged, NoSuchVersion):
+        return here  # the trainer mends it, and looks at the version it goes on from
+    why = KafkaIdentity(learned.cluster_id, learned.topics).unlike(here)
+    if why is not None:
+        raise OtherKafka(f"{why}; waiting until the trainer has begun anew (`tidemill trainer --fresh`)")
+    return here
+
+
+def _score(
+    settings: ScorerSettings,
+    identity: KafkaIdentity,
+    watch: IdentityWatch,
+    reloader: Reloader,
+    metrics: ScorerMetrics,
+    health: Health,
+    stop: threading.Event,
+) -> None:
+    """What the scorer does once its neighbours are there. Raises Fatal."""
+    lists = ListStore(
+        connect(settings.redis_url, timeout=LISTS_TIMEOUT_S),
+        settings.key_prefix,
+        recs_ttl_s=settings.recs_ttl_s,
+        history_ttl_s=settings.history_ttl_s,
+        log_name=identity.log_of(settings.events_topic),
+    )
     sweeper = Sweeper(lists, metrics)
     source = KafkaSource(
         settings.kafka_bootstrap,
@@ -44,12 +107,19 @@ def run_scorer(settings: ScorerSettings) -> int:
         settings.items_topic,
         DecodeRules(event_types=settings.event_weights, items_topic=settings.items_topic),
     )
-    reloader.start()
     sweeper.start()
     try:
-        Scorer(source, catalogue, reloader, lists, sweeper, settings, metrics=metrics, health=health, stop=stop).run()
+        Scorer(
+            source,
+            catalogue,
+            reloader,
+            lists,
+            sweeper,
+            settings,
+            metrics=metrics,
+            health=health,
+            stop=stop,
+            other_kafka=lambda: watch.changed,
+        ).run()
     finally:
         sweeper.stop()
-        reloader.stop()
-        server.close()
-    return 0

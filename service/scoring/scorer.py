@@ -8,7 +8,9 @@ itself which offsets it has taken in, so a scorer that takes over another's part
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from consumers.source import EventSource
 from model_store.errors import StoreUnavailable
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
+from service.process import Fatal
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore, Saved, now_ms
@@ -35,6 +38,8 @@ POLL_RECORDS = 2000
 IDLE_POLL_S = 0.02
 GROUP = 64  # lists made together
 COMMIT_EVERY_S = 0.5
+COMMIT_AFTER_S = 5.0  # what a failover may lose is younger: Kafka must still have it to read
+SAVE_AT_ONCE = 2000  # histories in one round trip: a few megabytes
 HOUSEKEEPING_EVERY_S = 0.5
 DEFAULT_LIST_EVERY_S = 1.0
 RETRY_S = 0.2
@@ -57,7 +62,10 @@ class Scorer:
         metrics: ScorerMetrics,
         health: Health,
         stop: threading.Event,
+        other_kafka: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`other_kafka` says why the offsets mean nothing any more, once they do not."""
+        self._other_kafka = other_kafka
         self._source, self._catalogue, self._reloader = source, catalogue, reloader
         self._lists, self._sweeper, self._settings = lists, sweeper, settings
         self._metrics, self._health, self._stop = metrics, health, stop
@@ -68,7 +76,8 @@ class Scorer:
         )
         self._active = ActiveUsers(settings.max_active_users)
         self._unsaved: dict[str, ActiveUser] = {}
-        self._next: dict[TopicPartition, int] = {}  # offsets to commit
+        self._next: dict[TopicPartition, int] = {}  # offsets to commit, some time
+        self._stored: deque[tuple[float, dict[TopicPartition, int]]] = deque()  # as they were, latest last
         self._assigned: set[TopicPartition] = set()
         self._newcomers: dict[TopicPartition, list[str]] = {}  # recently active users of partitions just taken over
         self._listless: dict[str, ActiveUser] = {}  # nothing could be listed for them: they wait for a change
@@ -88,6 +97,7 @@ class Scorer:
         self._health.started()
         try:
             while not self._stop.is_set():
+                self._check_kafka()
                 self.turn()
         finally:
             self._finish()
@@ -106,6 +116,17 @@ class Scorer:
             self._keep_house()
         except StoreUnavailable as error:
             self._pause(error)
+        else:
+            if not self._lists_wait:
+                self._health.set("lists", OK)
+
+    def _check_kafka(self) -> None:
+        """Raises Fatal once what is read is not what it was. Whoever goes on then reads the new log from its beginning:
+        what this scorer may have read of it was read at offsets of the old one."""
+        if (why := self._other_kafka()) is not None:
+            self._next = dict.fromkeys(self._assigned, 0)
+            raise Fatal(f"Kafka was changed under this scorer: {why}; start it again, it waits until the trainer "
+                        "has begun anew (`tidemill trainer --fresh`)")  # fmt: skip
 
     def _read_catalogue(self) -> None:
         """All of `items` before the first list: what compaction has kept says what is deleted or not available."""
@@ -179,9 +200,11 @@ class Scorer:
 
     def _save(self) -> None:
         """Stores every history that has changed; one that another scorer has changed is read again and continued."""
-        saves = [
-            Saved(user.user_id, user.stamp, self._lists.new_stamp(), user.history) for user in self._unsaved.values()
-        ]
+        while self._unsaved:
+            self._save_some(list(islice(self._unsaved.values(), SAVE_AT_ONCE)))
+
+    def _save_some(self, users: Sequence[ActiveUser]) -> None:
+        saves = [Saved(user.user_id, user.stamp, self._lists.new_stamp(), user.history) for user in users]
         stored = self._lists.save_histories(saves)
         conflicts = []
         acted: dict[TopicPartition, list[tuple[str, int]]] = {}
@@ -191,27 +214,34 @@ class Scorer:
                 conflicts.append(user)
                 continue
             user.stamp = save.stamp
-            last = user.unsaved[-1]
-            acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
+            if user.unsaved:
+                last = user.unsaved[-1]
+                acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
             user.unsaved.clear()
             del self._unsaved[save.user_id]
-        for where, users in acted.items():
-            self._lists.note_active(where, users)
+        for where, named in acted.items():
+            self._lists.note_active(where, named)
         if conflicts:
             self._continue_from_stored(conflicts)
-            self._save()
 
     def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
         self._metrics.history_conflicts.inc(len(users))
         stored = self._lists.histories([user.user_id for user in users])
         weights, length, hide = self._settings.event_weights, self._settings.history_length, self._settings.hide_seen
+        restored = 0
         for user in users:
-            user.stamp, user.history = stored[user.user_id]
+            user.stamp, history = stored[user.user_id]
+            if user.history.covers(history) and not history.covers(user.history):
+                # Redis has lost what was stored here, or a slower scorer wrote: ours has all of it, and more
+                restored += 1
+                continue
+            user.history = history
             for event, where, offset, kafka_ms in user.unsaved:
                 if not user.history.has_read(where, offset):
                     user.history.take(
                         event, where, offset, kafka_ms, weight=weights[event.type], length=length, hide=hide
                     )
+        self._metrics.histories_restored.inc(restored)
 
     def _follow_weights(self) -> None:
         weights = self._reloader.weights
@@ -242,6 +272,7 @@ class Scorer:
                 return
             try:
                 self._write_group(weights, group)
+                self._health.set("lists", OK)
             except StoreUnavailable:
                 self._active.again(group)
                 raise
@@ -333,7 +364,7 @@ class Scorer:
         now = time.monotonic()
         if now - self._committed_at >= COMMIT_EVERY_S and self._next:
             self._committed_at = now
-            self._commit()
+            self._commit_stored(now)
         for where, names in list(self._newcomers.items())[:1]:
             self._load(names[:500])
             if not names[500:]:
@@ -343,6 +374,8 @@ class Scorer:
         if now - self._housekept_at < HOUSEKEEPING_EVERY_S:
             return
         self._housekept_at = now
+        if (lost := self._lists.lost()) is not None:
+            self._restore(lost)
         self._active.forget_quiet(now_ms() - int(self._settings.active_seconds * 1000))
         status = self._source.status
         self._health.set("kafka", OK if status.healthy else status.message)
@@ -358,10 +391,27 @@ class Scorer:
         if (weights := self._reloader.weights) is not None:
             self._metrics.model_age.set(max(0.0, time.time() - weights.manifest.created))
 
-    def _commit(self, *, wait: bool = False) -> None:
-        offsets = {where: offset for where, offset in self._next.items() if where in self._assigned}
-        if offsets:
-            self._source.commit(offsets, wait=wait)
+    def _restore(self, lost: Callable[[bytes], bool]) -> None:
+        """Redis has gone back in time (a failover, a restart): what it has lost and is in memory is stored again."""
+        users = [user for user in self._active.everyone() if user.history.events_seen and lost(user.stamp)]
+        log.warning("Redis has lost what was written last: %d histories are stored again", len(users))
+        self._unsaved.update((user.user_id, user) for user in users)
+        self._active.lists_lost()
+        self._active.again(users)
+
+    def _commit_stored(self, now: float) -> None:
+        """What was stored a while ago: whoever takes over reads the rest again, and histories know what is new."""
+        self._stored.append((now, dict(self._next)))
+        old = None
+        while self._stored and self._stored[0][0] <= now - COMMIT_AFTER_S:
+            old = self._stored.popleft()[1]
+        if old is not None:
+            self._commit(old)
+
+    def _commit(self, offsets: Mapping[TopicPartition, int], *, wait: bool = False) -> None:
+        ours = {where: offset for where, offset in offsets.items() if where in self._assigned}
+        if ours:
+            self._source.commit(ours, wait=wait)
 
     def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
@@ -381,7 +431,7 @@ class Scorer:
         try:
             if self._unsaved:
                 self._save()
-            self._commit(wait=True)
+            self._commit(self._next, wait=True)
         except StoreUnavailable as error:
             log.warning("what is not stored will be read again by the next scorer: %s", error)
         self._on_lost(partitions)
@@ -390,6 +440,8 @@ class Scorer:
         self._assigned.difference_update(partitions)
         for where in partitions:
             self._next.pop(where, None)
+            for _, offsets in self._stored:
+                offsets.pop(where, None)
             self._newcomers.pop(where, None)
         self._active.forget_partitions(partitions)
         self._unsaved = {name: user for name, user in self._unsaved.items() if name in self._active}
@@ -410,14 +462,14 @@ class Scorer:
                 self._pause(error)
 
     def _pause(self, error: StoreUnavailable) -> None:
-        self._health.set("redis", str(error))
+        self._health.set("lists", str(error))
         self._stop.wait(RETRY_S)
 
     def _finish(self) -> None:
         try:
             if self._unsaved:
                 self._save()
-            self._commit(wait=True)
+            self._commit(self._next, wait=True)
         except StoreUnavailable as error:
             log.warning("what is not stored will be read again: %s", error)
         self._source.close()

@@ -30,9 +30,20 @@ class UserHistory:
     event_ids: list[str] = field(default_factory=list)  # latest last, at most REMEMBERED_EVENT_IDS
     hidden: list[str] = field(default_factory=list)  # items that lists leave out, latest last
     last_event_ms: int = 0  # Kafka timestamp of the latest event taken, epoch milliseconds
+    log: str = ""  # names the topic, or the cluster, that `next_offsets` are of; empty where that is not known
 
     def has_read(self, where: TopicPartition, offset: int) -> bool:
         return offset < self.next_offsets.get(where, 0)
+
+    def go_on_in(self, log: str) -> None:
+        """Of a topic made anew, or of another cluster, nothing has been read yet; the rest of the history stays."""
+        if self.log and log and self.log != log:
+            self.next_offsets = {}
+        self.log = log or self.log
+
+    def covers(self, other: "UserHistory") -> bool:
+        """Whether every record that `other` has read was read here too."""
+        return all(self.has_read(where, offset - 1) for where, offset in other.next_offsets.items() if offset > 0)
 
     def take(
         self,
@@ -80,6 +91,7 @@ class UserHistory:
             "event_ids": self.event_ids,
             "hidden": self.hidden,
             "last_event_ms": self.last_event_ms,
+            "log": self.log,
         }
         return b'{"stamp":"' + stamp + b'",' + orjson.dumps(body)[1:]
 
@@ -112,6 +124,7 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
             event_ids=_strings(body["event_ids"]),
             hidden=_strings(body["hidden"]),
             last_event_ms=_count(body["last_event_ms"]),
+            log=_text(body.get("log", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedHistory(f"not a history: {raw[:60]!r}: {error}") from error
@@ -121,6 +134,12 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
 def _strings(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise TypeError("ids must be a list of strings")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the log's name must be a string")
     return value
 
 

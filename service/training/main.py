@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -12,12 +13,13 @@ import torch
 from confluent_kafka import KafkaException
 
 from consumers.feeder import FeederConfig, start_feeder
-from consumers.topics import KafkaIdentity, ensure_topics, identify
+from consumers.recorded import NoAnswer
+from consumers.topics import IdentityWatch, prepare_topics
 from model_store.errors import StoreUnavailable
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
-from service.health import Health, HealthServer
+from service.health import OK, Health, HealthServer
 from service.metrics import TrainerMetrics
 from service.process import Fatal, start_logging, stop_on_signals, wait_for
 from service.settings import TrainerSettings
@@ -40,7 +42,8 @@ def run_trainer(settings: TrainerSettings) -> int:
     """Until SIGTERM or SIGINT. Raises Fatal and OSError (the metrics port is taken)."""
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
-    metrics, health = TrainerMetrics(), Health("trainer")
+    metrics = TrainerMetrics()
+    health = Health("trainer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, settings.metrics_port, health, metrics.registry)
     try:
         _work(settings, metrics, health, stop)
@@ -58,17 +61,28 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
     if settings.adopt_unsigned:
         log.warning("TIDEMILL_ADOPT_UNSIGNED: versions without a signature are believed; unset it after this start")
 
-    identity = wait_for("kafka", lambda: _prepare_kafka(settings), KafkaException, health, stop)
+    bootstrap, extra = settings.kafka_bootstrap, settings.kafka_config
+    identity = wait_for(
+        "kafka",
+        lambda: prepare_topics(bootstrap, settings.events_topic, settings.items_topic, extra=extra),
+        KafkaException,
+        health,
+        stop,
+    )
     if identity is None:
         return
     kafka = KafkaIds(cluster_id=identity.cluster_id, topics=identity.topic_ids)
     holder = f"{socket.gethostname()}:{os.getpid()}:{run_id[:8]}"
-    lease = _lease(store, holder, settings.lease_seconds, health, stop)
+    leases = _ShownLeases(model_store(settings, answer_within_s=settings.lease_seconds), health)
+    lease = _lease(leases, holder, settings.lease_seconds, health, stop)
     if lease is None:
         return
-    with LeaseKeeper(store, lease, settings.lease_seconds) as keeper:
+    with (
+        LeaseKeeper(leases, lease, settings.lease_seconds) as keeper,
+        IdentityWatch(bootstrap, identity, extra=extra) as watch,
+    ):
         health.set("lease")
-        _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop)
+        _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop, lambda: watch.changed)
 
 
 def _lead(
@@ -81,12 +95,14 @@ def _lead(
     metrics: TrainerMetrics,
     health: Health,
     stop: threading.Event,
+    other_kafka: Callable[[], str | None] = lambda: None,
 ) -> None:
     """What the trainer that holds the lease does."""
     config = learner_config(settings, _device(settings.device))
     types = list(settings.event_weights)
     origin = Origin(run_id, kafka, config_digest(config, types), told(config, types), environment(config.device))
-    start = wait_for("redis", lambda: _begin(settings, store, config, origin, metrics), StoreUnavailable, health, stop)
+    away = (StoreUnavailable, NoAnswer)
+    start = wait_for("redis", lambda: _begin(settings, store, config, origin, metrics), away, health, stop)
     if start is None:
         return
     publisher = Publisher(
@@ -139,6 +155,7 @@ def _lead(
             metrics=metrics,
             health=health,
             stop=stop,
+            other_kafka=other_kafka,
         ).run()
     finally:
         publisher.stop()
@@ -154,6 +171,29 @@ def _begin(
         return begin(store, config, origin, open_reader, fresh=settings.fresh, metrics=metrics)
 
 
+class _ShownLeases(Leases):
+    """Says in /health when the lease cannot be renewed. It asks on connections of its own that do not wait for longer
+    than a lease lives, so a Redis that has fallen silent shows long before a large blob's time is over."""
+
+    def __init__(self, leases: Leases, health: Health) -> None:
+        self._leases, self._health = leases, health
+
+    def acquire(self, holder: str, ttl: float) -> Lease | None:
+        return self._leases.acquire(holder, ttl)
+
+    def renew(self, lease: Lease, ttl: float) -> bool:
+        try:
+            renewed = self._leases.renew(lease, ttl)
+        except StoreUnavailable as error:
+            self._health.set("lease", f"not renewed: {error}")
+            raise
+        self._health.set("lease", OK if renewed else "another trainer has taken it")
+        return renewed
+
+    def release(self, lease: Lease) -> None:
+        self._leases.release(lease)
+
+
 def _lease(store: Leases, holder: str, ttl: float, health: Health, stop: threading.Event) -> Lease | None:
     """The lease once it is free; /health says so where that takes longer than a moment. None when stopped."""
     say = threading.Timer(LEASE_PATIENCE_S, health.set, ("lease", "waiting for the lease: another trainer may hold it"))
@@ -163,12 +203,6 @@ def _lease(store: Leases, holder: str, ttl: float, health: Health, stop: threadi
     finally:
         say.cancel()
         say.join()
-
-
-def _prepare_kafka(settings: TrainerSettings) -> KafkaIdentity:
-    names = (settings.events_topic, settings.items_topic)
-    ensure_topics(settings.kafka_bootstrap, *names, extra=settings.kafka_config)
-    return identify(settings.kafka_bootstrap, names, extra=settings.kafka_config)
 
 
 def _device(wanted: str) -> str:

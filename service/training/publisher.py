@@ -16,6 +16,7 @@ from model_store.chain import load
 from model_store.changes import Changes
 from model_store.codec import TRAINER_GROUP, encode, group_of
 from model_store.errors import (
+    Damaged,
     Incomplete,
     InvalidUpdate,
     LeaseLost,
@@ -160,11 +161,18 @@ class Publisher:
             self._wake.notify_all()
 
     def snapshot_wanted(self) -> bool:
-        """Whether a reader has asked for a snapshot, or the last one is too old. Asks the store."""
+        """Whether a reader has asked for a snapshot, the store has lost the newest version (a failover, a restart), or
+        the last snapshot is too old. Asks the store; only while nothing is under way."""
         try:
             reason = self._store.take_snapshot_request()
-        except StoreUnavailable:
+            newest = self._store.newest() or 0
+        except (StoreUnavailable, Damaged) as error:
+            self._health.set("redis", str(error))
             return False
+        self._health.set("redis", OK)
+        if newest < self.version:
+            log.warning("the store has lost version %d, its newest is %d", self.version, newest)
+            self._snapshot_due = True
         if reason is not None:
             log.info("a snapshot was asked for: %s", reason)
             self._snapshot_due = True

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from consumers.recorded import EventsGone
+from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
 from model_store.errors import Damaged, DamagedManifest, NoSuchVersion
 from model_store.store import CHALLENGER, ModelStore
@@ -20,6 +21,7 @@ from service.training.rebuild import OpenReader, rebuild
 log = logging.getLogger(__name__)
 
 ANEW = "begin anew with `tidemill trainer --fresh`"
+OTHER_KAFKA = f"go back to the Kafka it was, or {ANEW}, or use another TIDEMILL_MODEL_NAME"
 
 
 @dataclass
@@ -146,15 +148,7 @@ def _nothing_to_continue(store: ModelStore, newest: int) -> str:
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
-    if (why := other_kafka(then, now)) is not None:
-        raise Fatal(f"version {version} cannot be continued: {why}; {ANEW}, or use another TIDEMILL_MODEL_NAME")
-
-
-def other_kafka(then: KafkaIds, now: KafkaIds) -> str | None:
-    """Why offsets of then mean nothing now: another cluster, or a topic that was made anew. None where they hold."""
-    if then.cluster_id and now.cluster_id and then.cluster_id != now.cluster_id:
-        return f"it learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}"
-    for topic, topic_id in then.topics.items():
-        if topic_id and now.topics.get(topic) and now.topics[topic] != topic_id:
-            return f"topic {topic} was made anew since, so its offsets mean other events"
-    return None
+    """Offsets mean nothing in another cluster or in a topic that was made anew."""
+    why = KafkaIdentity(then.cluster_id, then.topics).unlike(KafkaIdentity(now.cluster_id, now.topics))
+    if why is not None:
+        raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")

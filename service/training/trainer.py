@@ -18,6 +18,7 @@ from service.training.evaluation import PairedSums
 from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
 from service.training.publisher import Candidate, Publisher
+from service.training.resume import OTHER_KAFKA
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,10 @@ class Trainer:
         metrics: TrainerMetrics,
         health: Health,
         stop: threading.Event,
+        other_kafka: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`other_kafka` says why the offsets mean nothing any more, once they do not."""
+        self._other_kafka = other_kafka
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
         self._start_feeder = start_feeder
         self._event_types, self._events_topic = tuple(event_types), events_topic
@@ -70,6 +74,7 @@ class Trainer:
         try:
             while not self._stop.is_set():
                 self._check_publisher()
+                self._check_kafka()
                 try:
                     message = feeder.receive(0.02)
                 except FeederDied as error:
@@ -188,6 +193,10 @@ class Trainer:
         if self._keeper.lost.is_set() or self._publisher.failure is not None:
             why = self._publisher.failure or "another trainer has taken the lease"
             raise Fatal(f"this trainer may not publish any more: {why}")
+
+    def _check_kafka(self) -> None:
+        if (why := self._other_kafka()) is not None:
+            raise Fatal(f"Kafka was changed under this trainer: {why}; {OTHER_KAFKA}")
 
     def _keep_house(self, feeder: Feeder) -> None:
         now = time.monotonic()

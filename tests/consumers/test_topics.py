@@ -1,11 +1,13 @@
 """Topics are made as they must be, once; and a cluster says which one it is."""
 
+import time
+
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as _ConfigResource  # type: ignore[attr-defined]  # not in `__all__`
 
-from consumers.topics import ensure_topics, identify
+from consumers.topics import IdentityWatch, KafkaIdentity, ensure_topics, identify, prepare_topics
 from tests import brokers
 
 
@@ -35,6 +37,49 @@ def test_a_real_broker_gets_its_topics_once_with_items_compacted() -> None:
     assert identity.cluster_id
     assert len({*identity.topic_ids.values(), ""}) == 3
     assert identify(bootstrap, [events, items]) == identity
+
+
+def test_offsets_mean_nothing_elsewhere_as_far_as_there_are_ids() -> None:
+    here = KafkaIdentity("a", {"events": "x", "items": "y"})
+    assert here.unlike(here) is None
+    assert here.unlike(KafkaIdentity("", {"events": "", "items": "y"})) is None
+    assert here.unlike(KafkaIdentity("a", {})) is None
+    assert KafkaIdentity("", {}).unlike(here) is None
+    assert here.unlike(KafkaIdentity("b", here.topic_ids)) == "this is Kafka cluster b, and it was a"
+    why = here.unlike(KafkaIdentity("a", {"events": "x", "items": "z"}))
+    assert why == "topic items was made anew (its id was y and is z)"
+    assert (here.log_of("events"), here.log_of("other")) == ("x", "a")
+
+
+def test_a_mock_cluster_is_ready_without_topics() -> None:
+    bootstrap = brokers.mock_cluster()
+    assert prepare_topics(bootstrap, "nothing", "nowhere").log_of("nothing").startswith("mockCluster")
+
+
+@pytest.mark.slow
+def test_a_topic_made_anew_is_noticed() -> None:
+    bootstrap = brokers.real_broker()
+    events, items = brokers.unique_topic("events"), brokers.unique_topic("items")
+    before = prepare_topics(bootstrap, events, items)
+    assert len({*before.topic_ids.values(), ""}) == 3
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    with IdentityWatch(bootstrap, before, every_s=0.1) as watch:
+        time.sleep(1.0)
+        assert watch.changed is None
+        admin.delete_topics([events], operation_timeout=10)[events].result()
+        time.sleep(1.0)
+        assert watch.changed is None  # it may be on its way back
+        after = prepare_topics(bootstrap, events, items)
+        end = time.monotonic() + 20
+        while watch.changed is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert watch.changed == before.unlike(after) is not None
+
+
+def test_a_watch_waits_for_a_broker_that_is_away() -> None:
+    with IdentityWatch("127.0.0.1:1", KafkaIdentity("a", {"events": "x"}), every_s=0.01) as watch:
+        time.sleep(0.1)
+        assert watch.changed is None
 
 
 def test_no_broker_is_an_error() -> None:

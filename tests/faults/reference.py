@@ -12,8 +12,8 @@ from consumers.decode import DecodeRules, decode
 from consumers.records import Record
 from model_store.weights import State
 from service.settings import TrainerSettings
+from service.training.configuration import learner_config
 from service.training.learner import Learner
-from service.training.resume import learner_config
 
 
 def fingerprint(state: State) -> str:

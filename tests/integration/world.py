@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 from confluent_kafka import Producer
+from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.redis_connection import RedisConnection, connect
 from service.local import embedded_kafka, embedded_redis, free_port
@@ -39,22 +41,58 @@ class World:
         self._logs = logs
         self._environment = os.environ | {"TIDEMILL_KAFKA_BOOTSTRAP": bootstrap, "TIDEMILL_REDIS_URL": redis_url}
         self._producer = Producer(
-            {"bootstrap.servers": bootstrap, "linger.ms": 2, "partitioner": "murmur2_random", "log_level": 0}
+            {
+                "bootstrap.servers": bootstrap,
+                "linger.ms": 2,
+                "partitioner": "murmur2_random",
+                "log_level": 0,
+                "topic.metadata.refresh.interval.ms": 1000,
+                "reconnect.backoff.max.ms": 1000,
+            }
         )
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._ports: dict[int, str] = {}  # process id -> port of its /health and /metrics
 
     def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
-        port = {"TIDEMILL_METRICS_PORT": str(free_port())}
+        port = str(free_port())
         with (self._logs / f"{command}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", command],
-                env=self._environment | port | environment,
+                env=self._environment | {"TIDEMILL_METRICS_PORT": port} | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         self.processes.append(process)
+        self._ports[process.pid] = port
         return process
+
+    def health(self, process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
+        """What /health answers: the status and the checks; (0, {}) while nobody does."""
+        try:
+            status, body = self._get(process, "/health")
+        except OSError:
+            return 0, {}
+        return status, orjson.loads(body)["checks"]
+
+    def metric(self, process: subprocess.Popen[bytes], name: str, **labels: str) -> float | None:
+        """The sum of a metric's samples that have these labels; None where there is none."""
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(self._get(process, "/metrics")[1].decode())
+            for sample in family.samples
+            if sample.name == f"tidemill_{name}" and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else None
+
+    def _get(self, process: subprocess.Popen[bytes], path: str) -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", int(self._ports[process.pid]), timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL, with its feeder left to notice by itself."""

@@ -330,6 +330,27 @@ def test_a_restart_with_everything_lost() -> None:
             publish(store, lease, 3, None, small())
 
 
+def test_a_failover_that_lost_a_lease_leaves_it_to_its_holder_or_to_the_next(store: RedisStore) -> None:
+    connection, token = store._redis, store.keys.lease_token
+    first = store.acquire("one", 30)
+    assert first is not None
+    store.release(first)
+    second = store.acquire("two", 30)
+    assert second is not None
+    connection.call("SET", token, first.token)  # as it was before the second came
+    connection.call("DEL", store.keys.lease)
+    assert store.renew(second, 30)
+    publish(store, second, 1, None, small())
+    assert not store.renew(first, 30)
+    connection.call("SET", token, first.token)
+    connection.call("DEL", store.keys.lease)
+    time.sleep(0.002)
+    third = store.acquire("three", 30)
+    assert third is not None
+    assert third.token > second.token
+    assert not store.renew(second, 30)
+
+
 def test_the_log_is_trimmed(connection: RedisConnection) -> None:
     store = RedisStore(connection, log_entries=100)
     lease = store.acquire("one", 30)

@@ -78,6 +78,22 @@ def test_changes_of_a_check_are_logged_once(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
+def test_each_check_is_a_metric() -> None:
+    metrics = TrainerMetrics()
+    health = Health("trainer", metrics.health_check)
+
+    def shown() -> dict[str, float]:
+        (family,) = metrics.health_check.collect()
+        return {sample.labels["check"]: sample.value for sample in family.samples}
+
+    health.set("redis", "gone")
+    health.set("kafka")
+    assert shown() == {"redis": 0.0, "kafka": 1.0}
+    health.set("redis")
+    health.set("kafka", "no broker answers")
+    assert shown() == {"redis": 1.0, "kafka": 0.0}
+
+
 def test_health_answers_503_until_all_is_well() -> None:
     health = Health("scorer")
     with serving(health) as server:

@@ -54,6 +54,28 @@ def test_a_save_over_what_another_wrote_is_refused(lists: ListStore, redis: Redi
     assert lists.histories(["u"])["u"] == (second, history(2))
 
 
+def test_what_redis_lost_is_noticed_once_by_the_writers_mark(lists: ListStore, redis: RedisConnection) -> None:
+    assert lists.lost() is None  # nothing written yet
+    early, late = lists.new_stamp(), lists.new_stamp()
+    lists.save_histories([Saved("u", b"", early, history(1))])
+    (mark,) = redis.call("KEYS", "t:scorer:*")
+    assert 0 < redis.call("TTL", mark) <= 3600
+    redis.call("SET", mark, 1)
+    assert lists.lost() is not None  # the second stamp was given out before the first was saved
+    assert lists.lost() is None
+    lists.save_histories([Saved("v", b"", late, history(1))])
+    assert lists.lost() is None
+    redis.call("SET", mark, 1)
+    lost = lists.lost()
+    assert lost is not None
+    assert (lost(early), lost(late), lost(b"0" * 16), lost(b"")) == (False, True, False, False)
+    lists.save_histories([Saved("w", b"", lists.new_stamp(), history(1))])
+    redis.call("FLUSHALL")
+    lost = lists.lost()
+    assert lost is not None
+    assert (lost(early), lost(b"0" * 16), lost(b"")) == (True, True, False)
+
+
 def test_a_history_that_vanished_is_not_brought_back_unread(lists: ListStore) -> None:
     assert lists.save_histories([Saved("u", b"0" * 16, lists.new_stamp(), history(1))]) == [False]
 

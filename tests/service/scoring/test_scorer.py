@@ -15,6 +15,7 @@ from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection, connect
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.process import Fatal
 from service.scoring import scorer as module
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore, now_ms
@@ -56,12 +57,12 @@ class World:
 class Worker:
     """A scorer with all it needs, turned by hand."""
 
-    def __init__(self, world: World, lists: type[ListStore] = ListStore, **settings: Any) -> None:
+    def __init__(self, world: World, lists: type[ListStore] = ListStore, log_name: str = "", **settings: Any) -> None:
         chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
         self.world = world
         self.settings = ScorerSettings(**chosen)
         self.metrics, self.health, self.stop = ScorerMetrics(), Health("scorer"), threading.Event()
-        self.lists = lists(world.redis, "t", recs_ttl_s=100, history_ttl_s=100)
+        self.lists = lists(world.redis, "t", recs_ttl_s=100, history_ttl_s=100, log_name=log_name)
         self.sweeper = Sweeper(self.lists, self.metrics)
         self.reloader = Reloader(world.models, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
         self.source = MemorySource(world.log, "group")
@@ -167,8 +168,8 @@ def test_a_successor_continues_exactly_where_the_other_was_killed(world: World) 
     for n in range(7):
         world.act("a", ITEMS[n], event_id=f"e{n}")
     first.turn(1)
-    assert world.log.committed == {("group", TopicPartition("events", 0)): 7}
-    world.log.committed.clear()  # it was killed before that
+    assert first.seen("a") == 7
+    assert world.log.committed == {}  # it was killed before that
     world.act("a", "i7", event_id="e6")  # sent twice
     world.act("a", "i8")
     second = Worker(world).turn()
@@ -316,17 +317,104 @@ def test_without_weights_histories_are_kept_and_health_says_so(redis: RedisConne
     assert worker.health.report()[0]
 
 
-def test_offsets_are_committed_only_of_what_is_stored(world: World) -> None:
+def test_offsets_are_committed_some_time_after_they_are_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMMIT_EVERY_S", 0.0)
+    here = ("group", TopicPartition("events", 0))
     worker = Worker(world)
     world.act("a", "i1")
+    worker.turn()
+    assert worker.seen("a") == 1
+    assert here not in world.log.committed  # a failover may lose the history yet
+    monkeypatch.setattr(module, "COMMIT_AFTER_S", 0.0)
     worker.turn(1)
-    committed = world.log.committed[("group", TopicPartition("events", 0))]
-    assert committed == worker.seen("a") == 1
+    assert world.log.committed[here] == 1
     for _ in range(4):
         world.act("a", "i1")
     worker.turn(1)
     worker.scorer._finish()
-    assert world.log.committed[("group", TopicPartition("events", 0))] == worker.seen("a") == 5
+    assert world.log.committed[here] == worker.seen("a") == 5
+
+
+def _go_back(redis: RedisConnection, then: dict[bytes, bytes]) -> None:
+    """Redis as it was, as after a failover that lost what was not replicated."""
+    redis.call("FLUSHALL")
+    for key, dump in then.items():
+        redis.call("RESTORE", key, 0, dump)
+
+
+def _all_of(redis: RedisConnection) -> dict[bytes, bytes]:
+    return {key: redis.call("DUMP", key) for key in redis.call("KEYS", "*")}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_a_failover_lost_is_stored_again(world: World, monkeypatch: pytest.MonkeyPatch, everything: bool) -> None:
+    monkeypatch.setattr(module, "HOUSEKEEPING_EVERY_S", 0.0)
+    worker = Worker(world)
+    for user in "abc":
+        world.act(user, "i1", "abc".index(user) % 2)
+    worker.turn()
+    then = {} if everything else _all_of(world.redis)
+    world.act("a", "i2")
+    world.act("b", "i2", 1)
+    worker.turn()
+    assert (worker.seen("a"), worker.seen("b"), worker.seen("c")) == (2, 2, 1)
+    _go_back(world.redis, then)
+    assert worker.seen("a") == (0 if everything else 1)
+    worker.turn(5)
+    assert [worker.seen(user) for user in "abc"] == [2, 2, 1]
+    assert [worker.body(user)["events_seen"] for user in "abc"] == [2, 2, 1]
+    assert worker.count("histories_restored_total") == (3 if everything else 2)
+    world.act("a", "i3")
+    worker.turn()
+    assert worker.body("a")["events_seen"] == worker.seen("a") == 3
+    assert worker.count("histories_restored_total") == (3 if everything else 2)
+
+
+def test_an_event_that_meets_a_lost_history_continues_what_is_in_memory(world: World) -> None:
+    worker = Worker(world)
+    world.act("a", "i1")
+    worker.turn()
+    then = _all_of(world.redis)
+    for item in ("i2", "i3"):
+        world.act("a", item)
+        worker.turn()
+    _go_back(world.redis, then)
+    world.act("a", "i4")
+    worker.turn(1)
+    assert worker.seen("a") == 4
+    assert worker.lists.histories(["a"])["a"].history.items == ["i1", "i2", "i3", "i4"]
+
+
+def test_what_was_lost_with_its_scorer_is_read_again(world: World) -> None:
+    first = Worker(world)
+    world.act("a", "i1")
+    first.turn()
+    then = _all_of(world.redis)
+    world.act("a", "i2")
+    first.turn()
+    _go_back(world.redis, then)  # and the scorer is killed in the same second: Kafka gives its events again
+    second = Worker(world).turn()
+    assert second.body("a")["events_seen"] == second.seen("a") == 2
+
+
+def test_a_topic_made_anew_ends_the_scorer_and_its_successor_begins_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_AFTER_S", 0.0)
+    here = ("group", TopicPartition("events", 0))
+    first = Worker(world, log_name="old")
+    world.act("a", "i1")
+    world.act("a", "i2")
+    first.turn()
+    assert first.seen("a") == 2
+    first.scorer._other_kafka = lambda: "topic events was made anew"
+    with pytest.raises(Fatal, match=r"topic events was made anew.*--fresh"):
+        first.scorer.run()
+    assert world.log.committed[here] == 0
+    second = Worker(world, log_name="new").turn()  # the same offsets, and other events
+    assert second.seen("a") == second.body("a")["events_seen"] == 4
+    third = Worker(world, log_name="new").turn()
+    assert third.seen("a") == 4
 
 
 def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +431,7 @@ def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) ->
         worker.reloader.check()
         worker.turn()
         checks: Any = worker.health.report()[1]["checks"]
-        assert checks["redis"].startswith("Redis: ")
+        assert checks["lists"].startswith("Redis: ")
         world.act("b", "i2")
         world.act("c", "i2")
         turning = threading.Thread(target=worker.turn)
@@ -355,6 +443,8 @@ def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) ->
         assert not turning.is_alive()
         worker.until(lambda: worker.lists.read_list("b") and worker.lists.read_list("c"))
         assert worker.body("b")["events_seen"] == worker.seen("b") == 1
+        checks = worker.health.report()[1]["checks"]
+        assert checks["lists"] == "ok"
         redis.close()
 
 

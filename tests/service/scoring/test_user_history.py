@@ -34,6 +34,7 @@ histories = st.builds(
     event_ids=st.lists(ids, max_size=5),
     hidden=st.lists(ids, max_size=5),
     last_event_ms=counts,
+    log=ids,
 )
 stamps = st.binary(min_size=8, max_size=8).map(lambda b: b.hex().encode())
 json_values = st.recursive(
@@ -105,7 +106,43 @@ def test_the_stored_form_is_json_for_people() -> None:
         "event_ids": ["e1"],
         "hidden": ["i1"],
         "last_event_ms": NOW_MS + 5,
+        "log": "",
     }
+
+
+def test_offsets_of_another_log_are_dropped_and_the_rest_stays() -> None:
+    history = UserHistory()
+    history.go_on_in("first")
+    take(history, event("i1"), 41)
+    history.go_on_in("")  # whoever does not know which log it is
+    history.go_on_in("first")
+    assert history.has_read(HERE, 41)
+    history = decode_history(history.encode(STAMP))[1]
+    history.go_on_in("second")
+    assert not history.has_read(HERE, 0)
+    assert (history.items, history.events_seen, history.log) == (["i1"], 1, "second")
+
+
+def test_a_history_covers_another_that_has_read_no_further_anywhere() -> None:
+    def read(*offsets: int) -> UserHistory:
+        return UserHistory(next_offsets=dict(zip((HERE, THERE), offsets, strict=False)))
+
+    assert read().covers(read())
+    assert read(3).covers(read())
+    assert read(3).covers(read(0, 0))
+    assert read(3).covers(read(3))
+    assert read(3, 1).covers(read(2, 1))
+    assert not read(3).covers(read(4))
+    assert not read(3, 1).covers(read(2, 2))
+    assert not read().covers(read(0, 1))
+
+
+@pytest.mark.parametrize("log", [None, 3, ["x"]])
+def test_the_name_of_a_log_is_text_and_may_be_missing(log: object) -> None:
+    assert decode_history(stored())[1].log == ""
+    assert decode_history(stored(log="x"))[1].log == "x"
+    with pytest.raises(DamagedHistory):
+        decode_history(stored(log=log))
 
 
 def test_a_field_of_a_later_version_is_overlooked() -> None:

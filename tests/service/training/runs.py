@@ -119,6 +119,7 @@ class Run:
         config: LearnerConfig = CONFIG,
         replay: int = 1,
         log: OpenReader | None = None,
+        other_kafka: Callable[[], str | None] = lambda: None,
     ) -> None:
         """log: where events can be read again."""
         self.store, self.lease = store, hold(store)
@@ -138,7 +139,7 @@ class Run:
         )
         self.feeders: list[FakeFeeder] = []
         self.started_at: list[dict[object, int]] = []
-        self._replay = replay
+        self._replay, self._other_kafka = replay, other_kafka
 
     def go(self, *lives: Sequence[Step]) -> "Run":
         """Runs until the last step; each life is what one feeder hands over."""
@@ -162,6 +163,7 @@ class Run:
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
+            other_kafka=self._other_kafka,
         )
         self.publisher.start()
         try:

@@ -68,6 +68,26 @@ def test_a_request_is_answered_by_the_next_version(monkeypatch: pytest.MonkeyPat
     assert_same(load(store, 6).snapshot(), run.learner.snapshot())
 
 
+def test_an_idle_trainer_notices_that_the_store_went_back_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
+
+    class Failing(MemoryStore):
+        lost = False
+
+        def newest(self) -> int | None:
+            return 1 if self.lost else super().newest()
+
+        def publish(self, manifest: Manifest, lease: Lease) -> None:
+            self.lost = False
+            super().publish(manifest, lease)
+
+    store = Failing()
+    run = Run(store).go([*batches(2), lambda: setattr(store, "lost", True), lambda: None, lambda: None])
+    assert kinds(store) == ["snapshot", "delta", "delta", "snapshot"]
+    assert store.live() == run.publisher.version == 4
+    assert manifests(store)[3].batches == ()
+
+
 def test_a_snapshot_after_so_many_deltas() -> None:
     store = MemoryStore()
     run = Run(store, rules=dataclasses.replace(RULES, chain_limit=2)).go(batches(6))

@@ -279,6 +279,34 @@ def test_expired_records_are_counted() -> None:
     assert run.metric("events_expired_total", topic="events", partition="0") == 70
 
 
+def test_kafka_changed_under_a_trainer_ends_it_at_once() -> None:
+    store, changed = MemoryStore(), list[str]()
+    run = Run(store, other_kafka=lambda: changed[0] if changed else None)
+    one, two = batches(2)
+    with pytest.raises(Fatal, match=r"topic events was made anew.*--fresh"):
+        run.go([one, lambda: changed.append("topic events was made anew"), two])
+    assert manifests(store)[-1].trained_through == {"events": {"0": 20}}  # of the second one nothing
+    assert run.feeders[0].stopped
+
+
+def test_a_lease_that_cannot_be_renewed_shows_in_health() -> None:
+    class Store(MemoryStore):
+        away = False
+
+        def renew(self, lease: Lease, ttl: float) -> bool:
+            if self.away:
+                raise StoreUnavailable("Redis: gone")
+            return super().renew(lease, ttl)
+
+    store, health = Store(), Health("trainer")
+    keeper = LeaseKeeper(main._ShownLeases(store, health), hold(store), 60.0)
+    said = []
+    for store.away in (False, True, False):
+        keeper.renew()
+        said.append(dict(health.report()[1]["checks"])["lease"])  # type: ignore[call-overload]
+    assert said == ["ok", "not renewed: Redis: gone", "ok"]
+
+
 def test_a_free_lease_is_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     health = Health("trainer")
     assert main._lease(MemoryStore(), "a", 5.0, health, threading.Event()) is not None
