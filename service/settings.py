@@ -61,7 +61,9 @@ class CommonSettings(BaseSettings):
 
 
 class TrainerSettings(CommonSettings):
-    metrics_port: int = Field(9401, ge=0, le=65535, description="port of /metrics and /health; 0 takes a free one")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /metrics and /health; unset: 9401, or the next free one; 0: any"
+    )
     batch_events: int = Field(1024, ge=1, description="a micro-batch closes at this many events")
     batch_wait_ms: float = Field(50.0, ge=0, description="or this many milliseconds after its first record")
     publish_interval_ms: float = Field(150.0, ge=0, description="least time between two versions")

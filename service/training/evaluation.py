@@ -55,13 +55,15 @@ class PairedSums:
         difference = ndcg_of(ours) - theirs
         return cls(float(len(ours)), float(difference.sum()), float(np.square(difference).sum()), float(theirs.sum()))
 
-    def add(self, other: "PairedSums") -> None:
+    def add(self, other: "PairedSums", half_life: float = math.inf) -> None:
+        """Adds events; those from before count for half after `half_life` of them."""
+        self._fade(0.5 ** (other.n / half_life))
         self.n += other.n
         self.difference += other.difference
         self.squared += other.squared
         self.reference_ndcg += other.reference_ndcg
 
-    def fade(self, factor: float) -> None:
+    def _fade(self, factor: float) -> None:
         self.n *= factor
         self.difference *= factor
         self.squared *= factor

@@ -35,6 +35,7 @@ from service.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+FIRST_PORT = 9401  # a standby on the same machine takes the next free one
 LEASE_PATIENCE_S = 1.0  # a free lease is there at once; a longer wait is worth a line
 
 
@@ -44,7 +45,7 @@ def run_trainer(settings: TrainerSettings) -> int:
     stop = stop_on_signals()
     metrics = TrainerMetrics()
     health = Health("trainer", metrics.health_check)
-    server = HealthServer(settings.metrics_host, settings.metrics_port, settings.metrics_port, health, metrics.registry)
+    server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
     try:
         _work(settings, metrics, health, stop)
     finally:
