@@ -40,9 +40,16 @@ class World:
         self.ends: dict[str, int] = {}  # partition -> offset after the last event delivered
         self._logs = logs
         self._environment = os.environ | {"TIDEMILL_KAFKA_BOOTSTRAP": bootstrap, "TIDEMILL_REDIS_URL": redis_url}
+        self._bootstrap = bootstrap
+        self.new_producer()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._ports: dict[int, str] = {}  # process id -> port of its /health and /metrics
+
+    def new_producer(self) -> None:
+        """One that knows nothing yet of the topics there are."""
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                "bootstrap.servers": self._bootstrap,
                 "linger.ms": 2,
                 "partitioner": "murmur2_random",
                 "log_level": 0,
@@ -50,8 +57,6 @@ class World:
                 "reconnect.backoff.max.ms": 1000,
             }
         )
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self._ports: dict[int, str] = {}  # process id -> port of its /health and /metrics
 
     def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
         port = str(free_port())

@@ -13,6 +13,7 @@ from service.settings import (
     TrainerSettings,
     settings_table,
 )
+from service.training import main
 
 ALL: list[type[CommonSettings]] = [CommonSettings, TrainerSettings, ScorerSettings, CommandSettings]
 
@@ -34,7 +35,8 @@ def test_without_variables_the_defaults_hold(cls: type[CommonSettings]) -> None:
 
 
 def test_the_defaults_of_the_contract() -> None:
-    assert TrainerSettings().metrics_port == 9401
+    assert TrainerSettings().metrics_port is None  # 9401, see service/training/main.py
+    assert main.FIRST_PORT == 9401
     scorer = ScorerSettings()
     assert scorer.metrics_port is None
     assert scorer.top_k == 50
