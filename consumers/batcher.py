@@ -1,13 +1,13 @@
 """From decoded records to micro-batches of columns, cut by size or by time."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
 
-from consumers.decode import Decoded, Reject
+from consumers.decode import Decoded, Outcome, Reason, Reject
 from consumers.events import Interaction
 from consumers.micro_batch import ItemChange, MicroBatch
 from consumers.records import OffsetRange, Offsets, Record, TopicPartition
@@ -26,33 +26,84 @@ def event_digest(event: Interaction, record: Record) -> bytes:
     return blake2b(b"\xff" + place, digest_size=8).digest()
 
 
+Taken = Mapping[TopicPartition, Sequence[tuple[Record, Outcome]]]
+"""Per partition, records in their order and what became of each."""
+
+
+def assemble(taken: Taken, ranges: Iterable[OffsetRange], type_index: Mapping[str, int]) -> MicroBatch:
+    """The micro-batch of these records: partition after partition, by topic and number, each in its own order.
+
+    The network decides how partitions interleave, and weights depend on the order of events. In this one order the
+    offset ranges alone say what a batch was, and whoever reads them again gets the same batch, bit for bit.
+    """
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    user: list[int] = []
+    item: list[int] = []
+    kind: list[int] = []
+    ts: list[int] = []
+    value: list[float] = []
+    digests: list[bytes] = []
+    kafka_ts: list[int] = []
+    catalogue: list[ItemChange] = []
+    rejected: dict[str, int] = {}
+    ahead: list[tuple[str, int, int]] = []
+    misrouted = 0
+    for partition in sorted(taken):
+        for record, outcome in taken[partition]:
+            if isinstance(outcome, Reject):
+                rejected[outcome.code.value] = rejected.get(outcome.code.value, 0) + 1
+                if outcome.code is Reason.TS_IN_FUTURE:
+                    ahead.append((record.topic, record.partition, record.offset))
+            elif isinstance(outcome, ItemChange):
+                catalogue.append(outcome)
+            else:
+                user_id, item_id, number = outcome.user_id, outcome.item_id, outcome.value
+                user.append(users.setdefault(user_id, len(users)))
+                item.append(-1 if item_id is None else items.setdefault(item_id, len(items)))
+                kind.append(type_index[outcome.type])
+                ts.append(outcome.ts)
+                value.append(math.nan if number is None else number)
+                digests.append(event_digest(outcome, record))
+                kafka_ts.append(record.timestamp_ms)
+                if record.key != user_id.encode():
+                    misrouted += 1
+    return MicroBatch(
+        users=tuple(users),
+        items=tuple(items),
+        user=np.array(user, dtype=np.int32),
+        item=np.array(item, dtype=np.int32),
+        type=np.array(kind, dtype=np.int16),
+        ts=np.array(ts, dtype=np.int64),
+        value=np.array(value, dtype=np.float64),
+        event_key=np.frombuffer(b"".join(digests), dtype="<i8").astype(np.int64),
+        kafka_ts=np.array(kafka_ts, dtype=np.int64),
+        catalogue=tuple(catalogue),
+        ranges=tuple(sorted(ranges)),
+        records=sum(map(len, taken.values())),
+        rejected=rejected,
+        ahead=tuple(ahead),
+        misrouted=misrouted,
+    )
+
+
 @dataclass(slots=True)
 class _Open:
     """The batch being filled."""
 
     since: float  # the clock at its first record
-    users: dict[str, int] = field(default_factory=dict)
-    items: dict[str, int] = field(default_factory=dict)
-    user: list[int] = field(default_factory=list)
-    item: list[int] = field(default_factory=list)
-    type: list[int] = field(default_factory=list)
-    ts: list[int] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    kafka_ts: list[int] = field(default_factory=list)
-    catalogue: list[ItemChange] = field(default_factory=list)
+    taken: dict[TopicPartition, list[tuple[Record, Outcome]]] = field(default_factory=dict)
+    accepted: int = 0
     starts: dict[TopicPartition, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)
-    misrouted: int = 0
     expired: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 class MicroBatcher:
     """Cuts the stream into micro-batches of `max_events` accepted events and catalogue changes, or of `max_wait_s`.
 
-    Laws: concatenated, the batches are the stream, in its order; a partition's ranges follow one another without a gap,
-    but for records that expired (`skip`); next offsets never go back. A batch of nothing but rejects comes out too,
-    because offsets must move.
+    Laws: concatenated, the batches are the stream, each partition in its order; a partition's ranges follow one another
+    without a gap, but for records that expired (`skip`); next offsets never go back. A batch of nothing but rejects
+    comes out too, because offsets must move. Within a batch partitions follow one another (see `assemble`).
     """
 
     def __init__(
@@ -81,36 +132,19 @@ class MicroBatcher:
         """Take decoded records; returns the batches that are full by them, in order."""
         full: list[MicroBatch] = []
         open_ = self._opened()
-        room = self._max_events - len(open_.user) - len(open_.catalogue)
-        type_index, positions = self._type_index, self._positions
+        positions = self._positions
         for record, outcome in zip(decoded.records, decoded.outcomes, strict=True):
             partition = TopicPartition(record.topic, record.partition)
-            if partition not in open_.starts:
-                open_.starts[partition] = positions.get(partition, record.offset)
+            if (taken := open_.taken.get(partition)) is None:
+                taken = open_.taken[partition] = []
+                open_.starts.setdefault(partition, positions.get(partition, record.offset))
+            taken.append((record, outcome))
             positions[partition] = record.offset + 1
-            if isinstance(outcome, Reject):
-                reason = outcome.code.value
-                open_.rejected[reason] = open_.rejected.get(reason, 0) + 1
-                continue
-            if isinstance(outcome, ItemChange):
-                open_.catalogue.append(outcome)
-            else:
-                user_id, item_id, value = outcome.user_id, outcome.item_id, outcome.value
-                users, items = open_.users, open_.items
-                open_.user.append(users.setdefault(user_id, len(users)))
-                open_.item.append(-1 if item_id is None else items.setdefault(item_id, len(items)))
-                open_.type.append(type_index[outcome.type])
-                open_.ts.append(outcome.ts)
-                open_.value.append(math.nan if value is None else value)
-                open_.digests.append(event_digest(outcome, record))
-                open_.kafka_ts.append(record.timestamp_ms)
-                if record.key != user_id.encode():
-                    open_.misrouted += 1
-            room -= 1
-            if room == 0:
-                full.append(self._cut())
-                open_ = self._opened()
-                room = self._max_events
+            if not isinstance(outcome, Reject):
+                open_.accepted += 1
+                if open_.accepted == self._max_events:
+                    full.append(self._cut())
+                    open_ = self._opened()
         if not open_.starts:
             self._open = None
         return full
@@ -151,20 +185,9 @@ class MicroBatcher:
     def _cut(self) -> MicroBatch:
         open_ = self._opened()
         self._open = None
-        return MicroBatch(
-            users=tuple(open_.users),
-            items=tuple(open_.items),
-            user=np.array(open_.user, dtype=np.int32),
-            item=np.array(open_.item, dtype=np.int32),
-            type=np.array(open_.type, dtype=np.int16),
-            ts=np.array(open_.ts, dtype=np.int64),
-            value=np.array(open_.value, dtype=np.float64),
-            event_key=np.frombuffer(b"".join(open_.digests), dtype="<i8").astype(np.int64),
-            kafka_ts=np.array(open_.kafka_ts, dtype=np.int64),
-            catalogue=tuple(open_.catalogue),
-            ranges=tuple(OffsetRange(*p, start, self._positions[p]) for p, start in open_.starts.items()),
-            rejected=open_.rejected,
-            misrouted=open_.misrouted,
-            expired=open_.expired,
-            end_offsets=dict(self._ends),
+        ranges = [
+            OffsetRange(*partition, start, self._positions[partition]) for partition, start in open_.starts.items()
+        ]
+        return replace(
+            assemble(open_.taken, ranges, self._type_index), expired=open_.expired, end_offsets=dict(self._ends)
         )

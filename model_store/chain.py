@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from model_store.codec import checksum, decode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest, InvalidUpdate
-from model_store.store import ModelStore, read_manifest
+from model_store.store import ModelStore
 from model_store.version import BlobRef, Manifest
 from model_store.weights import TRAINER, State, Update, Want
 
@@ -41,14 +41,14 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Ma
         data = fetch(version)
         if data is None:
             raise BrokenChain(f"version {want}: the manifest of version {version} is missing", version)
-        manifest = _read(want, version, data)
+        manifest = _read(store, want, version, data)
         chain.append(manifest)
         if manifest.kind == "snapshot":
             break
         assert manifest.parent is not None  # a manifest of a delta has one, or it is not read
         version = manifest.parent
         before = found.get(version) if version == have else fetch(version)
-        if before is not None and _read(want, version, before).config_digest != manifest.config_digest:
+        if before is not None and _read(store, want, version, before).config_digest != manifest.config_digest:
             raise BrokenChain(
                 f"version {want}: version {manifest.version} is of another configuration than its parent {version}",
                 manifest.version,
@@ -146,9 +146,44 @@ def newest_whole(
     return best
 
 
-def _read(want: int, version: int, data: bytes) -> Manifest:
+def newest_checkpoint(store: ModelStore) -> Found | None:
+    """What a trainer goes on from: the newest version with its own state whose whole chain is sound; None without any.
+
+    Versions between checkpoints hold weights alone; what they learned can be learned again from their manifests.
+
+    Raises: StoreUnavailable; Damaged when what was whole a moment ago is not.
+    """
+    found = newest_whole(store)
+    if found is None or found.manifest.checkpoint:
+        return found
+    chain = manifests_between(store, None, found.version)
+    at = next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # its snapshot is one
+    return Found(at.version, at, load(store, at.version), found.skipped)
+
+
+def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
+    """The version itself, its parent and so on, also those that were retired, as far back as the record goes.
+
+    Raises: DamagedManifest, StoreUnavailable.
+    """
+    found: dict[int, bytes | None] = {}
+    at: int | None = version
+    while at is not None:
+        if at not in found:
+            numbers = list(range(at, max(0, at - _LARGEST_BLOCK), -1))
+            here, retired = store.manifest_bytes(numbers), store.retired_manifest_bytes(numbers)
+            found = dict(zip(numbers, (a or b for a, b in zip(here, retired, strict=True)), strict=True))
+        data = found[at]
+        if data is None:
+            return
+        manifest = store.read(at, data)
+        yield manifest
+        at = manifest.parent
+
+
+def _read(store: ModelStore, want: int, version: int, data: bytes) -> Manifest:
     try:
-        return read_manifest(version, data)
+        return store.read(version, data)
     except DamagedManifest as error:
         raise BrokenChain(f"version {want}: {error}", version) from None
 
@@ -183,16 +218,19 @@ def _updates(
         if waiting > _BYTES_AT_ONCE or place == len(manifests):
             blobs = iter(store.get_blobs([ref for _, refs in ahead for ref in refs.values()]))
             for each, wanted in ahead:
-                yield each, _decoded(each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
+                yield each, _decoded(store, each, {name: (ref, next(blobs)) for name, ref in wanted.items()}, names)
             ahead, waiting = [], 0
 
 
-def _decoded(manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None) -> Update:
+def _decoded(
+    store: ModelStore, manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None
+) -> Update:
     version = manifest.version
     whole: dict[str, bytes] = {}
     for name, (ref, data) in blobs.items():
         if data is None:
-            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing", version)
+            why = store.why_missing(ref)
+            raise DamagedBlob(f"version {version}: blob {name} ({ref.key}) is missing{why}", version)
         if len(data) != ref.bytes:
             raise DamagedBlob(f"version {version}: blob {name} has {len(data)} bytes, not {ref.bytes}", version)
         if (found := checksum(data)) != ref.checksum:

@@ -68,13 +68,19 @@ class Keys:
         return self._of("summaries")
 
     @property
+    def retired(self) -> str:
+        """Hash: version -> its manifest, deflated (zlib): how retired versions were made, for `tidemill verify`."""
+        return self._of("retired")
+
+    @property
     def references(self) -> str:
         """Hash: blob checksum -> how many held versions name it."""
         return self._of("references")
 
     @property
     def dropped(self) -> str:
-        """Set: checksums of blobs that the last of this model's versions has let go of, until they are removed."""
+        """Set: checksums of blobs that the last of this model's versions has let go of, until they are removed; and of
+        files that were put into the folder of checkpoints, until a version names them."""
         return self._of("dropped")
 
     @property
@@ -97,6 +103,11 @@ class Keys:
     def pinned(self) -> str:
         """String: the version an operator pinned the live pointer to; absent when it follows the trainer."""
         return self._of("pinned")
+
+    @property
+    def pinned_at(self) -> str:
+        """String: when it was pinned, epoch milliseconds."""
+        return self._of("pinned_at")
 
     @property
     def snapshot_requested(self) -> str:

@@ -10,7 +10,8 @@ from model_store.codec import checksum
 from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMissing, StillNeeded, VersionExists
 from model_store.keys import Keys
 from model_store.lease import Lease
-from model_store.store import CHAMPION, LogEntry, ModelStore
+from model_store.signature import Signer
+from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
 
 LOG_ENTRIES = 100_000
@@ -21,17 +22,20 @@ _Key = TypeVar("_Key")
 class MemoryStore(ModelStore):
     """See ModelStore. `clock` gives epoch seconds; leases run by it and log entries bear it."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, signer: Signer | None = None) -> None:
+        self.signer = signer
         self._clock = clock
         self._keys = Keys()
         self._lock = threading.RLock()
         self._blobs: dict[str, bytes] = {}
         self._references: Counter[str] = Counter()
         self._manifests: dict[int, bytes] = {}
+        self._retired: dict[int, bytes] = {}
         self._summaries: dict[int, Summary] = {}
         self._newest: int | None = None
         self._aliases: dict[str, int] = {}
         self._pinned: int | None = None
+        self._pinned_at: float | None = None
         self._log: deque[LogEntry] = deque(maxlen=LOG_ENTRIES)
         self._request: str | None = None
         self._token = 0
@@ -52,7 +56,7 @@ class MemoryStore(ModelStore):
             return [self._blobs.get(ref.key) for ref in refs]
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        data = manifest.to_json()
+        data = self.written(manifest)
         with self._lock:
             self._must_hold(lease)
             if manifest.version == self._newest and self._manifests.get(manifest.version) == data:
@@ -94,12 +98,17 @@ class MemoryStore(ModelStore):
             if needed := chosen & {self._newest, *self._aliases.values()}:
                 raise StillNeeded(f"version {needed.pop()} is live, newest or under an alias")
             for version in chosen & self._summaries.keys():
-                self._manifests.pop(version, None)
+                if (manifest := self._manifests.pop(version, None)) is not None:
+                    self._retired[version] = manifest
                 for digest in self._summaries.pop(version).checksums:
                     self._references[digest] -= 1
                     if self._references[digest] <= 0:
                         del self._references[digest]
                         self._blobs.pop(self._keys.blob(digest), None)
+
+    def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        with self._lock:
+            return [self._retired.get(version) for version in versions]
 
     def live(self) -> int | None:
         return self._aliases.get(CHAMPION)
@@ -110,6 +119,9 @@ class MemoryStore(ModelStore):
 
     def pinned(self) -> int | None:
         return self._pinned
+
+    def pinned_since(self) -> float | None:
+        return self._pinned_at
 
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         self._keys.alias(alias)  # raises for what is no name
@@ -125,8 +137,8 @@ class MemoryStore(ModelStore):
 
     def rollback(self, version: int, reason: str) -> None:
         with self._lock:
-            self._must_be_here(version)
-            self._pinned = version
+            self.manifest(version)
+            self._pinned, self._pinned_at = version, self._clock()
             self._point(CHAMPION, version, "rollback", reason)
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
@@ -134,8 +146,8 @@ class MemoryStore(ModelStore):
             chosen = version if version is not None else self._newest
             if chosen is None:
                 raise NoSuchVersion("no version has been published")
-            self._must_be_here(chosen)
-            self._pinned = None
+            self.manifest(chosen)
+            self._pinned = self._pinned_at = None
             self._point(CHAMPION, chosen, "promote", reason)
             return chosen
 
@@ -210,6 +222,8 @@ class MemoryStore(ModelStore):
 
     def _point(self, alias: str, version: int, what: str, reason: str) -> None:
         self._aliases[alias] = version
+        if alias == CHAMPION and self._aliases.get(CHALLENGER, version + 1) <= version:
+            del self._aliases[CHALLENGER]
         self._note(what, alias, version, reason)
 
     def _note(self, what: str, alias: str, version: int, reason: str) -> None:

@@ -1,9 +1,15 @@
-"""A model store in Redis. keys.py says what lies where; every step that must be atomic is one Lua script."""
+"""A model store in Redis. keys.py says what lies where; every step that must be atomic is one Lua script.
+
+Blobs that only trainers read may lie in a folder instead. A file there is noted as dropped before it is written, and
+the note goes when a version names it: so whatever dies in between, nothing is left over for good.
+"""
 
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from model_store.blob_folder import BlobFolder
 from model_store.codec import checksum
 from model_store.errors import (
     BlobMissing,
@@ -17,12 +23,15 @@ from model_store.errors import (
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.redis_connection import Command, RedisConnection
-from model_store.store import CHAMPION, LogEntry, ModelStore
+from model_store.signature import Signer
+from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
+from model_store.weights import TRAINER
 
 LOG_ENTRIES = 100_000
 UNPUBLISHED_SECONDS = 3600  # a trainer that dies between blobs and manifest leaves nothing behind for longer
 LINGER_SECONDS = 60  # a retired blob outlives its version so long, for readers that were just told of it
+RETIRED_MANIFESTS = 50_000  # about two hours of them, and 25 MB
 _REASON = 1000  # letters of a reason that the log keeps
 _PAGE = 1000  # log entries read at once
 _BYTES_AT_ONCE = 64 << 20  # of blobs in one round trip; neither side should buffer gigabytes
@@ -64,18 +73,27 @@ return 'ok'
 _MOVE = (
     _HELD
     + """
-local token, pinned, pointer, aliases, log, manifest = unpack(KEYS)
+local token, pinned, pinned_at, pointer, challenger, aliases, log, manifest = unpack(KEYS)
 local lease, what, alias, version, reason, length = unpack(ARGV)
 if lease ~= '' then
   if not held(token, lease) then return 'lease' end
   if alias == 'champion' and redis.call('EXISTS', pinned) == 1 then return 'pinned' end
 end
 if redis.call('EXISTS', manifest) == 0 then return 'missing' end
-if what == 'rollback' then redis.call('SET', pinned, version) end
-if what == 'promote' then redis.call('DEL', pinned) end
+if what == 'rollback' then
+  local now = redis.call('TIME')
+  redis.call('SET', pinned, version)
+  redis.call('SET', pinned_at, now[1] .. string.format('%03d', math.floor(now[2] / 1000)))
+end
+if what == 'promote' then redis.call('DEL', pinned, pinned_at) end
 if what == 'move' and redis.call('GET', pointer) == version then return 'ok' end
 redis.call('SET', pointer, version)
-if alias ~= 'champion' then redis.call('SADD', aliases, alias) end
+if alias ~= 'champion' then
+  redis.call('SADD', aliases, alias)
+elseif tonumber(redis.call('GET', challenger) or version + 1) <= tonumber(version) then
+  redis.call('DEL', challenger)
+  redis.call('SREM', aliases, 'challenger')
+end
 redis.call('XADD', log, 'MAXLEN', '~', length, '*',
   'what', what, 'alias', alias, 'version', version, 'reason', reason)
 return 'ok'
@@ -153,7 +171,8 @@ return reason
 class RedisStore(ModelStore):
     """See ModelStore. Times are those of the Redis server.
 
-    linger: seconds that a retired blob stays readable; 0 removes it at once.
+    folder: where blobs under `trainer/` are put, and looked for; without one they are in Redis like all others.
+    linger: seconds that a retired blob stays readable; 0 removes it at once. Files are always removed at once.
     """
 
     def __init__(
@@ -161,13 +180,18 @@ class RedisStore(ModelStore):
         connection: RedisConnection,
         keys: Keys | None = None,
         *,
+        signer: Signer | None = None,
+        folder: BlobFolder | None = None,
         linger: int = LINGER_SECONDS,
         log_entries: int = LOG_ENTRIES,
+        retired_manifests: int = RETIRED_MANIFESTS,
     ) -> None:
         self.keys = keys or Keys()
-        self._redis = connection
+        self.signer = signer
+        self._redis, self._folder = connection, folder
         self._linger = linger
         self._log_entries = log_entries
+        self._retired_manifests = retired_manifests
         self._publish = connection.script(_PUBLISH)
         self._move = connection.script(_MOVE)
         self._delete = connection.script(_DELETE)
@@ -184,22 +208,39 @@ class RedisStore(ModelStore):
         refs = {}
         for name, data in blobs.items():
             digest = checksum(data)
-            refs[name] = BlobRef(key=self.keys.blob(digest), bytes=len(data), checksum=digest)
-        left = self._redis.pipeline([("TTL", ref.key) for ref in refs.values()])
+            into = self._folder.key if self._folder is not None and name.startswith(TRAINER) else self.keys.blob
+            refs[name] = BlobRef(key=into(digest), bytes=len(data), checksum=digest)
+        self._put_files({ref.checksum: blobs[name] for name, ref in refs.items() if self._is_file(ref)})
+        self._put_values({ref.key: blobs[name] for name, ref in refs.items() if not self._is_file(ref)})
+        return refs
+
+    def _put_files(self, files: Mapping[str, bytes]) -> None:
+        if self._folder is not None and files:
+            self._redis.call("SADD", self.keys.dropped, *files)
+            for digest, data in files.items():
+                self._folder.put(digest, data)
+
+    def _put_values(self, values: Mapping[str, bytes]) -> None:
+        left = self._redis.pipeline([("TTL", key) for key in values])
         commands: list[Command] = []
         waiting = 0
-        for (name, ref), ttl in zip(refs.items(), left, strict=True):
+        for (key, data), ttl in zip(values.items(), left, strict=True):
             # written even where it is: what lies there may be damaged. A blob that a version names has no time to
             # live (-1) and must not be given one
-            commands.append(("SET", ref.key, blobs[name]) + (() if ttl == -1 else ("EX", UNPUBLISHED_SECONDS)))
-            waiting += ref.bytes
+            commands.append(("SET", key, data) + (() if ttl == -1 else ("EX", UNPUBLISHED_SECONDS)))
+            waiting += len(data)
             if waiting > _BYTES_AT_ONCE:
                 self._redis.pipeline(commands)
                 commands, waiting = [], 0
         self._redis.pipeline(commands)
-        return refs
 
     def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
+        files = [ref.checksum for ref in refs if self._is_file(ref)]
+        from_folder = iter(self._folder.get(files) if self._folder is not None else ())
+        from_redis = iter(self._get_values([ref for ref in refs if not self._is_file(ref)]))
+        return [next(from_folder if self._is_file(ref) else from_redis) for ref in refs]
+
+    def _get_values(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
         found: list[bytes | None] = []
         keys: list[str] = []
         waiting = 0
@@ -211,14 +252,28 @@ class RedisStore(ModelStore):
                 keys, waiting = [], 0
         return found + self._redis.pipeline([("GET", key) for key in keys])
 
+    def why_missing(self, ref: BlobRef) -> str:
+        if "://" not in ref.key:
+            return ""
+        if self._folder is None:
+            return ": it lies in a folder, and TIDEMILL_CHECKPOINT_URL is not set"
+        return "" if self._is_file(ref) else f": TIDEMILL_CHECKPOINT_URL is {self._folder.url}, and no other is read"
+
+    def _is_file(self, ref: BlobRef) -> bool:
+        # the whole key is compared: nobody who writes a manifest can have another path opened
+        return self._folder is not None and ref.key == self._folder.key(ref.checksum)
+
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        keys, version, data = self.keys, manifest.version, manifest.to_json()
+        keys, version, data = self.keys, manifest.version, self.written(manifest)
         summary = manifest.summary()
         # only blobs that this store keeps; others may come to lie elsewhere
         blobs = {name: ref for name, ref in manifest.blobs.items() if ref.key == keys.blob(ref.checksum)}
         with self._writing:
+            for name, ref in manifest.blobs.items():
+                if self._folder is not None and self._is_file(ref) and self._folder.size(ref.checksum) != ref.bytes:
+                    raise BlobMissing(f"version {version}: blob {name} is not in {self._folder.url}")
             answers = self._redis.pipeline(
                 [
                     *(("PERSIST", ref.key) for ref in blobs.values()),
@@ -284,7 +339,9 @@ class RedisStore(ModelStore):
 
     def delete(self, versions: Iterable[int], *, lease: Lease | None = None) -> None:
         keys = self.keys
+        chosen = sorted(set(versions))
         with self._writing:
+            self._remember(chosen)
             answer, *which = self._redis.call(
                 *self._delete.command(
                     [
@@ -301,7 +358,7 @@ class RedisStore(ModelStore):
                         "" if lease is None else lease.token,
                         keys.alias_prefix,
                         keys.manifest_prefix,
-                        *sorted(set(versions)),
+                        *chosen,
                     ],
                 )
             )
@@ -311,27 +368,39 @@ class RedisStore(ModelStore):
                 raise self._lost(lease)
             self._drop_blobs()
 
+    def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        if not versions:
+            return []
+        found: list[bytes | None] = self._redis.call("HMGET", self.keys.retired, *versions)
+        return [None if data is None else _inflated(data) for data in found]
+
+    def _remember(self, versions: Sequence[int]) -> None:
+        """Keeps the manifests of versions that are about to be deleted, and forgets the oldest of those kept."""
+        found = zip(versions, self.manifest_bytes(versions), strict=True)
+        kept = [word for version, data in found if data is not None for word in (version, zlib.compress(data))]
+        if not kept:
+            return
+        _, held = self._redis.pipeline([("HSET", self.keys.retired, *kept), ("HLEN", self.keys.retired)])
+        if held > self._retired_manifests:
+            oldest = sorted(int(version) for version in self._redis.call("HKEYS", self.keys.retired))
+            self._redis.call("HDEL", self.keys.retired, *oldest[: held - self._retired_manifests])
+
     def _drop_blobs(self) -> None:
-        """Removes the blobs that versions have let go of. Those left over from a crash amid it come along."""
+        """Removes the blobs that versions have let go of. Those left over from a crash amid it come along, and files
+        that were put and never published."""
         dropped = sorted(self._redis.call("SMEMBERS", self.keys.dropped))
         if not dropped:
             return
-        others = [name.decode() for name in self._redis.call("SMEMBERS", self.keys.models)]
+        # this model among them: a file that was put again, for a version that never came, may be named by another
+        models = {self.keys.model, *(name.decode() for name in self._redis.call("SMEMBERS", self.keys.models))}
         counts = self._redis.pipeline(
-            [
-                ("HMGET", Keys(model=name, prefix=self.keys.prefix).references, *dropped)
-                for name in others
-                if name != self.keys.model
-            ]
+            [("HMGET", Keys(model=name, prefix=self.keys.prefix).references, *dropped) for name in sorted(models)]
         )
-        shared = {digest for each in counts for digest, count in zip(dropped, each, strict=True) if count is not None}
-        self._redis.pipeline(
-            [
-                ("EXPIRE", self.keys.blob(digest.decode()), self._linger)  # 0 removes it at once
-                for digest in dropped
-                if digest not in shared
-            ]
-        )
+        named = {digest for each in counts for digest, count in zip(dropped, each, strict=True) if count is not None}
+        gone = [digest.decode() for digest in dropped if digest not in named]
+        self._redis.pipeline([("EXPIRE", self.keys.blob(digest), self._linger) for digest in gone])  # 0: at once
+        if self._folder is not None:
+            self._folder.delete(gone)
         self._redis.call("SREM", self.keys.dropped, *dropped)
 
     def _expire(self, refs: Sequence[BlobRef]) -> None:
@@ -350,10 +419,15 @@ class RedisStore(ModelStore):
     def pinned(self) -> int | None:
         return self._number(self.keys.pinned)
 
+    def pinned_since(self) -> float | None:
+        milliseconds = self._number(self.keys.pinned_at)
+        return None if milliseconds is None else milliseconds / 1000
+
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         return self._point("move", version, reason, alias, lease)
 
     def rollback(self, version: int, reason: str) -> None:
+        self.manifest(version)
         self._point("rollback", version, reason)
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
@@ -361,6 +435,7 @@ class RedisStore(ModelStore):
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
+        self.manifest(chosen)
         self._point("promote", chosen, reason)
         return chosen
 
@@ -368,7 +443,16 @@ class RedisStore(ModelStore):
         keys = self.keys
         answer = self._redis.call(
             *self._move.command(
-                [keys.lease_token, keys.pinned, keys.alias(alias), keys.aliases, keys.log, keys.manifest(version)],
+                [
+                    keys.lease_token,
+                    keys.pinned,
+                    keys.pinned_at,
+                    keys.alias(alias),
+                    keys.alias(CHALLENGER),
+                    keys.aliases,
+                    keys.log,
+                    keys.manifest(version),
+                ],
                 ["" if lease is None else lease.token, what, alias, version, reason[:_REASON], self._log_entries],
             )
         )
@@ -449,6 +533,14 @@ def _as_number(what: str, data: bytes) -> int:
     if not data.isdigit() or len(data) > 16:
         raise DamagedManifest(f"{what} is no version: {data[:50]!r}")
     return int(data)
+
+
+def _inflated(data: bytes) -> bytes:
+    """What cannot be inflated is given as it is: reading it as a manifest then says what is wrong."""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data
 
 
 def _milliseconds(seconds: float) -> int:

@@ -5,9 +5,11 @@ from typing import NamedTuple, Protocol
 
 from model_store.errors import DamagedManifest, NoSuchVersion
 from model_store.lease import Lease
+from model_store.signature import Signer
 from model_store.version import BlobRef, Manifest, Summary
 
-CHAMPION = "champion"
+CHAMPION = "champion"  # the live version
+CHALLENGER = "challenger"  # the newest one that is published and was not let through; gone once a newer one is live
 
 
 class LogEntry(NamedTuple):
@@ -32,6 +34,9 @@ class ModelStore(Protocol):
     Safe to use from several threads.
     """
 
+    signer: Signer | None = None
+    """Where there is one, what is published is signed, and what it did not sign is not read."""
+
     # -- blobs -------------------------------------------------------------------------------------------------------
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> dict[str, BlobRef]:
@@ -44,6 +49,10 @@ class ModelStore(Protocol):
     def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
         """The bytes as they lie there, unchecked, in the order asked for; None where there are none."""
         ...
+
+    def why_missing(self, ref: BlobRef) -> str:
+        """What else can be said of a blob that is not there, to be put behind "it is missing"."""
+        return ""
 
     # -- versions ----------------------------------------------------------------------------------------------------
 
@@ -77,8 +86,14 @@ class ModelStore(Protocol):
         """Removes versions, and the blobs that no version names any more (those may linger some seconds for a reader
         that is loading them). All of them or, on an error, none. Versions that are not here are passed over.
 
+        Their manifests stay as the record of how later versions were made; see `retired_manifest_bytes`.
+
         Raises: StillNeeded when one of them is live, newest or under an alias by now; LeaseLost.
         """
+        ...
+
+    def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
+        """Manifests of deleted versions, as `manifest_bytes` gave them; the latest tens of thousands are kept."""
         ...
 
     # -- the live pointer and other aliases --------------------------------------------------------------------------
@@ -96,22 +111,33 @@ class ModelStore(Protocol):
         """The version that an operator pinned the live pointer to; None when it follows the trainer."""
         ...
 
+    def pinned_since(self) -> float | None:
+        """When the live pointer was pinned (epoch seconds, by the store's clock); None when it is not."""
+        ...
+
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         """Points an alias at a version, in one atomic step with the check of the lease, and logs it.
 
         With a lease it is the trainer's own promotion: it leaves a pinned champion where it is and returns False.
         Without one it is an operator's, and neither pins nor unpins. Already there is True, and not logged again.
+        A champion that moves takes the alias `challenger` away from versions up to its own.
 
         Raises: LeaseLost, NoSuchVersion; ValueError for a name that is no alias.
         """
         ...
 
     def rollback(self, version: int, reason: str) -> None:
-        """Makes a version live and pins it: later ones are published and do not go live. Raises: NoSuchVersion."""
+        """Makes a version live and pins it: later ones are published and do not go live.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     def promote(self, version: int | None = None, reason: str = "") -> int:
-        """Makes a version live, by default the newest, and unpins. Returns it. Raises: NoSuchVersion."""
+        """Makes a version live, by default the newest, and unpins. Returns it.
+
+        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        """
         ...
 
     # -- the log -----------------------------------------------------------------------------------------------------
@@ -168,7 +194,7 @@ class ModelStore(Protocol):
     def manifests(self, versions: Sequence[int]) -> list[Manifest | None]:
         """Manifests in one go; None where there are none. Raises: DamagedManifest, naming the version."""
         return [
-            None if data is None else read_manifest(version, data)
+            None if data is None else self.read(version, data)
             for version, data in zip(versions, self.manifest_bytes(versions), strict=True)
         ]
 
@@ -179,13 +205,18 @@ class ModelStore(Protocol):
             raise NoSuchVersion(f"version {version} is not in the store")
         return found
 
+    def read(self, version: int, data: bytes) -> Manifest:
+        """The manifest that lies under a version's number. Every reading goes through here, so that none of them
+        forgets the signature. Raises: DamagedManifest, naming the version."""
+        try:
+            manifest = Manifest.from_json(data if self.signer is None else self.signer.verify(data))
+        except DamagedManifest as error:
+            raise DamagedManifest(f"version {version}: {error}", version) from None
+        if manifest.version != version:
+            raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
+        return manifest
 
-def read_manifest(version: int, data: bytes) -> Manifest:
-    """The manifest that lies under a version's number. Raises: DamagedManifest, naming the version."""
-    try:
-        manifest = Manifest.from_json(data)
-    except DamagedManifest as error:
-        raise DamagedManifest(f"version {version}: {error}", version) from None
-    if manifest.version != version:
-        raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
-    return manifest
+    def written(self, manifest: Manifest) -> bytes:
+        """What is published of a manifest: its JSON, signed where there is a signer."""
+        data = manifest.to_json()
+        return data if self.signer is None else self.signer.sign(data)

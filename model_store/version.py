@@ -24,7 +24,7 @@ from pydantic import (
 
 from model_store.errors import DamagedManifest
 
-FORMAT = 1
+FORMAT = 2
 
 Kind = Literal["snapshot", "delta"]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -70,8 +70,13 @@ class BatchRecord(_Record):
     """One micro-batch as it was learned: the records it held, in order, and what else the update depended on."""
 
     ranges: tuple[Range, ...]
+    records: Count = 0  # how many the ranges held; fewer than offsets, where a log was compacted or had transactions
     replay: FiniteFloat | int = 0  # past events learned again beside it
     skipped: bool = False  # its loss or gradient was not finite: the offsets count, the weights did not change
+    ahead: tuple[
+        tuple[str, Count, Count], ...
+    ] = ()  # topic, partition, offset: rejected since their `ts` was too early
+    weights_of_version: Version | None = None  # after it, weights went back to those of this version
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("ranges")
@@ -86,7 +91,7 @@ class BatchRecord(_Record):
 class Manifest(_Record):
     """A version: what it is made of, and what it was made from. Metrics are finite: leave out what is not."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     version: Version
     parent: Version | None
     kind: Kind
@@ -96,10 +101,13 @@ class Manifest(_Record):
     trained_through: dict[str, dict[str, Count]]  # topic -> partition -> the offset to read next
     events_trained: Count
     batches: tuple[BatchRecord, ...] = ()
+    checkpoint: bool = True  # whether the trainer's own state is in it as well, so that a trainer can go on from here
     config_digest: str
+    config: dict[str, JsonValue] = Field(default_factory=dict)  # what the digest is of, for people
+    environment: dict[str, str | int] = Field(default_factory=dict)  # what computed it: threads, processor, libraries
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     blobs: dict[str, BlobRef] = Field(default_factory=dict)
-    signature: str | None = None  # room for an HMAC over the canonical JSON without this field
+    signature: str | None = None  # an HMAC over the canonical JSON without this field: signature.py
 
     @model_validator(mode="after")
     def _has_a_past(self) -> Self:
@@ -107,6 +115,8 @@ class Manifest(_Record):
             raise ValueError(f"version {self.version} has the parent {self.parent}: parents come before")
         if self.parent is None and self.kind == "delta":
             raise ValueError(f"version {self.version} is a delta without a parent")
+        if self.kind == "snapshot" and not self.checkpoint:
+            raise ValueError(f"version {self.version} is a snapshot without the trainer's state")
         datetime.fromisoformat(self.created_at)  # the pattern lets the 31st of February pass
         return self
 

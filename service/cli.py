@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--logs", type=Path, metavar="DIR", help="keep each process's log here")
     up.add_argument("--seed", type=int, default=0, metavar="N", help="of the simulated shop")
 
-    commands.add_parser("trainer", help="learn from events and publish versions")
+    trainer = commands.add_parser("trainer", help="learn from events and publish versions")
+    trainer.add_argument("--fresh", action="store_true", help="begin anew instead of continuing the newest version")
     commands.add_parser("scorer", help="follow events and versions and write lists; any number of them")
 
     replay = commands.add_parser("replay", help="publish a file of events")
@@ -58,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     promote = commands.add_parser("promote", help="make version N, or the newest, live, and follow new ones again")
     promote.add_argument("version", type=int, nargs="?", metavar="N")
+
+    verify = commands.add_parser("verify", help="make version N again from the events, and compare every bit")
+    verify.add_argument("version", type=int, nargs="?", metavar="N", help="the live one by default")
+    verify.add_argument(
+        "--from", dest="start", type=int, metavar="M", help="begin with version M, or 0: nothing (default: the nearest)"
+    )
 
     evaluate = commands.add_parser("evaluate", help="prequential evaluation of a file, in one process")
     evaluate.add_argument("file", type=Path, metavar="FILE")
@@ -87,7 +94,8 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             from service.settings import TrainerSettings
             from service.training.main import run_trainer
 
-            return run_trainer(TrainerSettings())
+            settings = TrainerSettings()
+            return run_trainer(settings.model_copy(update={"fresh": True}) if args.fresh else settings)
         case "scorer":
             from service.scoring.main import run_scorer
             from service.settings import ScorerSettings
@@ -105,6 +113,10 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             from service.evaluate_command import evaluate
 
             return evaluate(args.file)
+        case "verify":
+            from service.verify_command import run_verify
+
+            return run_verify(args.version, args.start)
         case "recs":
             from service.model_commands import show_recs
 

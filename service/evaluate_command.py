@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.process import Fatal
 from service.settings import TrainerSettings
+from service.training.configuration import learner_config
 from service.training.evaluate_file import evaluate_file
-from service.training.resume import learner_config
 
 
 def evaluate(path: Path) -> int:

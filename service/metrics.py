@@ -83,6 +83,18 @@ class TrainerMetrics(ConsumerMetrics):
         self.publish_seconds = self._histogram("publish_seconds", "from touched rows to a live version", "kind")
         self.publish_bytes = self._histogram("publish_bytes", "bytes of a version's blobs", "kind", buckets=BYTES)
         self.publish_failures = self._counter("publish_failures_total", "attempts to publish that the store refused")
+        self.versions_held_back = self._counter(
+            "versions_held_back_total", "versions that were published and did not go live (the gate, or a pin)"
+        )
+        self.gate_open = self._gauge("gate_open", "1 while the gate lets versions go live, else 0")
+        self.gate_difference = self._gauge(
+            "gate_ndcg_difference", "NDCG at 20 of the present weights less that of the last version found good"
+        )
+        self.versions_relearned = self._counter(
+            "versions_relearned_total",
+            "published versions learned again at the start, by whether they came out the same",
+            "same",
+        )
         self.feeder_restarts = self._counter("feeder_restarts_total", "times the feeder process died and was replaced")
 
 

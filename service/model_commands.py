@@ -7,17 +7,16 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from model_store.errors import ModelStoreError
-from model_store.keys import Keys
+from model_store.errors import DamagedManifest, ModelStoreError
 from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from service.process import Fatal
 from service.settings import CommandSettings
+from service.stores import model_store
 
 
 def _store() -> RedisStore:
-    settings = CommandSettings()
-    return RedisStore(connect(settings.redis_url), Keys(model=settings.model_name, prefix=settings.key_prefix))
+    return model_store(CommandSettings())
 
 
 def show_recs(user_id: str) -> int:
@@ -45,12 +44,17 @@ def show_versions(limit: int, at: str | None) -> int:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("version", "made", "kind", "events", "bytes", "recall@20", "ndcg@20", ""):
         table.add_column(column, justify="left" if column in ("made", "kind", "") else "right")
-    for manifest in store.manifests(numbers):
-        if manifest is None:
+    for version, data in zip(numbers, store.manifest_bytes(numbers), strict=True):
+        if data is None:
             continue  # retired meanwhile
-        note = ("live, pinned" if pinned is not None else "live") if manifest.version == live else ""
+        note = ("live, pinned" if pinned is not None else "live") if version == live else ""
+        try:
+            manifest = store.read(version, data)
+        except DamagedManifest as error:
+            table.add_row(str(version), "-", "-", "-", "-", "-", "-", f"{note} {error}".strip())
+            continue
         table.add_row(
-            str(manifest.version),
+            str(version),
             manifest.created_at,
             manifest.kind,
             f"{manifest.events_trained:,}",

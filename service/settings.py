@@ -6,14 +6,16 @@ One class a process. A setting that several processes must agree on stands in `C
 import os
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
+LEAST_KEY = 16  # letters; shorter ones can be guessed from a single manifest
+
 
 class CommonSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap: str = Field("localhost:9092", description="Kafka's bootstrap servers, host:port[,host:port]")
     kafka_config: dict[str, str | int | float | bool] = Field(
@@ -24,6 +26,11 @@ class CommonSettings(BaseSettings):
     items_topic: str = Field("items", description="topic of the catalogue (compacted)")
     key_prefix: str = Field("tidemill", description="first part of every Redis key")
     model_name: str = Field("model", description="the name inside the braces of the model's Redis keys")
+    signing_key: SecretStr = Field(
+        SecretStr(""),
+        description="versions are signed with it, and those that are not are refused; several separated by commas: the "
+        "first signs, each is accepted; empty: no signatures",
+    )
     event_weights: dict[str, float] = Field(
         dict(DEFAULT_EVENT_WEIGHTS),
         description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or "
@@ -39,6 +46,19 @@ class CommonSettings(BaseSettings):
         description="CPU threads of the arithmetic; weights are bit for bit repeatable only for one number of them",
     )
 
+    @property
+    def signing_keys(self) -> tuple[bytes, ...]:
+        text = self.signing_key.get_secret_value()
+        return tuple(key.strip().encode() for key in text.split(",")) if text else ()
+
+    @field_validator("signing_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        text = key.get_secret_value()
+        if text and any(len(each.strip()) < LEAST_KEY for each in text.split(",")):
+            raise ValueError(f"a key has at least {LEAST_KEY} letters")
+        return key
+
 
 class TrainerSettings(CommonSettings):
     metrics_port: int = Field(9401, ge=0, le=65535, description="port of /metrics and /health; 0 takes a free one")
@@ -53,13 +73,29 @@ class TrainerSettings(CommonSettings):
     lease_seconds: float = Field(2.5, gt=0.2, description="a dead trainer's lease runs out after this long")
     keep_snapshots: int = Field(3, ge=1, description="full versions kept as targets of a rollback")
     reader_grace_seconds: float = Field(5.0, ge=0, description="versions younger than this are never deleted")
+    checkpoint_url: str = Field(
+        "", description="folder for what only trainers read, any fsspec URL (file://, s3:// ...); empty: Redis"
+    )
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
     replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
     max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")
-    fresh: bool = Field(False, description="begin anew instead of continuing from the newest version")
+    checkpoint_interval_s: float = Field(
+        0.0,
+        ge=0,
+        description="least seconds between two versions that hold the trainer's own state; what was learned in between "
+        "is learned again after a crash. 0: every version is a checkpoint",
+    )
+    gate: bool = Field(True, description="compare each version with one known to be good before it goes live")
+    promote_after_s: float = Field(
+        0.0, ge=0, description="a pointer pinned by `rollback` is set free after so many seconds; 0: only by `promote`"
+    )
+    fresh: bool = Field(False, description="begin anew instead of continuing from the newest version (or: --fresh)")
+    adopt_unsigned: bool = Field(
+        False, description="with a signing key: continue from versions that are not signed; for one start"
+    )
 
 
 class ScorerSettings(CommonSettings):

@@ -36,10 +36,12 @@ class Recommender:
         self._common: Tensor | None = None  # [BUCKETS, C] what holds for all users of a bucket; C >= size
 
     @classmethod
-    def fresh(cls, shape: Shape, half_lives: Sequence[float], device: str = "cpu") -> "Recommender":
+    def fresh(
+        cls, shape: Shape, half_lives: Sequence[float], device: str = "cpu", *, keep_rows: bool = True
+    ) -> "Recommender":
         """One to learn in: it keeps the item rows themselves, not their directions alone."""
         self = cls(device)
-        self._network = Network(shape, device, keep_rows=True)
+        self._network = Network(shape, device, keep_rows=keep_rows)
         self._popularity = Popularity(half_lives, self._network.dense["prior"], device)
         return self
 

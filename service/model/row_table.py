@@ -1,6 +1,6 @@
 """A table that grows by rows, and remembers which rows were written since it was last drained.
 
-Publishing costs what was touched and nothing else: as in torchrec's model tracker, whoever writes a row says so.
+Publishing costs what was touched and nothing else: whoever writes a row says so.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,37 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_store.changes import Touched
 from model_store.weights import Rows
 
 Index = NDArray[np.int64]
 
 BLOCK = 32  # capacities are multiples of it, so that a scan may look at whole blocks
-
-
-class Touched:
-    """Which rows were written: a list of arrays, made unique when asked for."""
-
-    COMPACT = 1 << 20  # entries held before they are made unique, which bounds memory when nobody drains
-
-    def __init__(self) -> None:
-        self._parts: list[Index] = []
-        self._held = 0
-        self._after_compaction = 0
-
-    def add(self, rows: Index) -> None:
-        self._parts.append(rows)
-        self._held += len(rows)
-        if self._held > self.COMPACT + 2 * self._after_compaction:
-            unique = self._unique()
-            self._parts, self._held, self._after_compaction = [unique], len(unique), len(unique)
-
-    def take(self) -> Index:
-        unique = self._unique()
-        self._parts, self._held, self._after_compaction = [], 0, 0
-        return unique
-
-    def _unique(self) -> Index:
-        return np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
 
 
 class RowTable:

@@ -4,9 +4,7 @@ import torch
 
 from consumers.decode import DecodeRules
 from consumers.kafka_source import KafkaSource
-from model_store.keys import Keys
 from model_store.redis_connection import connect
-from model_store.redis_store import RedisStore
 from service.health import Health, HealthServer
 from service.metrics import ScorerMetrics
 from service.process import start_logging, stop_on_signals
@@ -16,6 +14,7 @@ from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
 from service.scoring.sweeper import Sweeper
 from service.settings import ScorerSettings
+from service.stores import model_store
 
 FIRST_PORT = 9402
 
@@ -30,7 +29,7 @@ def run_scorer(settings: ScorerSettings) -> int:
 
     redis = connect(settings.redis_url)
     lists = ListStore(redis, settings.key_prefix, recs_ttl_s=settings.recs_ttl_s, history_ttl_s=settings.history_ttl_s)
-    store = RedisStore(connect(settings.redis_url), Keys(model=settings.model_name, prefix=settings.key_prefix))
+    store = model_store(settings)
     reloader = Reloader(store, poll_s=settings.reload_poll_ms / 1000, device="cpu", metrics=metrics, health=health)
     sweeper = Sweeper(lists, metrics)
     source = KafkaSource(

@@ -1,5 +1,6 @@
 """How good a list was: the next item is ranked among all items, before it is learned from (test, then train)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,3 +31,56 @@ class RankSums:
         self.hits += float(len(within))
         self.mrr += float((1 / (within + 1)).sum())
         self.ndcg += float((1 / np.log2(within + 2)).sum())
+
+
+def ndcg_of(ahead: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[B] NDCG at 20 of each event, from how many items came before its target."""
+    gain: NDArray[np.float64] = np.where(ahead < CUTOFF, 1 / np.log2(np.minimum(ahead, CUTOFF) + 2.0), 0.0)
+    return gain
+
+
+@dataclass
+class PairedSums:
+    """Two rankers on the same events: sums of the difference of their NDCG at 20, of its square, and of one's own."""
+
+    n: float = 0.0
+    difference: float = 0.0
+    squared: float = 0.0
+    reference_ndcg: float = 0.0
+
+    @classmethod
+    def of(cls, ours: NDArray[np.int64], reference: NDArray[np.int64]) -> "PairedSums":
+        """From how many items came before each target, by our ranking and by the reference's, each [B]."""
+        theirs = ndcg_of(reference)
+        difference = ndcg_of(ours) - theirs
+        return cls(float(len(ours)), float(difference.sum()), float(np.square(difference).sum()), float(theirs.sum()))
+
+    def add(self, other: "PairedSums") -> None:
+        self.n += other.n
+        self.difference += other.difference
+        self.squared += other.squared
+        self.reference_ndcg += other.reference_ndcg
+
+    def fade(self, factor: float) -> None:
+        self.n *= factor
+        self.difference *= factor
+        self.squared *= factor
+        self.reference_ndcg *= factor
+
+    @property
+    def mean(self) -> float:
+        """Our NDCG less the reference's."""
+        return self.difference / self.n if self.n else 0.0
+
+    @property
+    def reference(self) -> float:
+        """The reference's NDCG."""
+        return self.reference_ndcg / self.n if self.n else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, as if events were independent."""
+        if self.n < 2:
+            return math.inf
+        variance = max(0.0, self.squared / self.n - self.mean**2)
+        return math.sqrt(variance / self.n)

@@ -6,7 +6,7 @@ Everything random is drawn from (seed, step), and every sum has one order: the s
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,8 @@ from service.model.network import Shape, normalise
 from service.model.optimizers import AdamW, adagrad_rows
 from service.model.recommender import USERS_AT_ONCE, Recommender, ranks_of
 from service.model.row_table import RowTable
-from service.training.evaluation import RankSums
+from service.training.evaluation import PairedSums, RankSums
+from service.training.reference import Reference
 from service.training.replay import Replay
 from service.training.user_table import UserTable
 
@@ -83,6 +84,7 @@ class LearnResult:
     recall_at_20: float = 0.0
     ndcg_at_20: float = 0.0
     mrr_at_20: float = 0.0
+    paired: PairedSums = field(default_factory=PairedSums)  # against the reference, where there is one
 
 
 @dataclass(frozen=True)
@@ -160,14 +162,15 @@ class Learner:
     # --- a batch ---
 
     @torch.no_grad()
-    def learn(self, batch: MicroBatch, replay: int = 1) -> LearnResult:
+    def learn(self, batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
         """Learns from a batch, and from `replay` past targets for each fresh one.
 
-        `replay` may differ from batch to batch; whoever wants to rebuild a version must know what it was.
+        `replay` may differ from batch to batch; whoever wants to rebuild a version must know what it was. `reference`
+        ranks the same events for comparison, and has no part in learning.
         """
         config = self.config
         events, accepted = self._take_in(batch)
-        ranked = self._rank(events)
+        ranked, paired = self._rank(events, reference)
         rng = np.random.Generator(np.random.Philox(key=[config.seed & (2**64 - 1), self.steps]))
         if self.negatives.due(self.steps):
             counts = self.popularity.log_counts(self.clock)[:, -1].exp().cpu().numpy()
@@ -188,6 +191,7 @@ class Learner:
             recall_at_20=ranked.hits,
             ndcg_at_20=ranked.ndcg,
             mrr_at_20=ranked.mrr,
+            paired=paired,
         )
 
     def _take_in(self, batch: MicroBatch) -> tuple[_Events, NDArray[np.bool_]]:
@@ -270,20 +274,26 @@ class Learner:
         assert self.network.rows is not None
         return self.network.rows
 
-    def _rank(self, events: _Events) -> RankSums:
+    def _rank(self, events: _Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
         """Ranks a sample of the events whose user and item are known, before anything is learned from them."""
         eligible = np.flatnonzero(events.user_known & events.item_known)
-        sums = RankSums()
+        sums, paired = RankSums(), PairedSums()
         if self.evaluate_sample is not None:
             # at most two million scores a batch: two milliseconds beside a step of forty
             most = min(self.evaluate_sample, max(1, (1 << 21) // max(1, self.items.size)))
             eligible = eligible[:: max(1, -(-len(eligible) // most))] if most else eligible[:0]
         self.recommender.changed()
+        if reference is not None:
+            reference.begin_batch()
         for start in range(0, len(eligible), USERS_AT_ONCE):
             part = eligible[start : start + USERS_AT_ONCE]
-            scores = self.recommender.scores(Contexts.of(events.history[part]))
-            sums.add(ranks_of(scores, events.item[part]))
-        return sums
+            contexts, item = Contexts.of(events.history[part]), events.item[part]
+            ahead = ranks_of(self.recommender.scores(contexts), item)
+            sums.add(ahead)
+            if reference is not None:
+                known = reference.knows(item)
+                paired.add(PairedSums.of(ahead[known], reference.ranks(contexts, item)[known]))
+        return sums, paired
 
     def _step(self, events: _Events, replay: int, rng: np.random.Generator) -> Step:
         """The contexts to learn from: the fresh ones that have a history, then replayed ones. Keeps the fresh ones.

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import uuid
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -13,17 +14,21 @@ from confluent_kafka import KafkaException
 from consumers.feeder import FeederConfig, start_feeder
 from consumers.topics import KafkaIdentity, ensure_topics, identify
 from model_store.errors import StoreUnavailable
-from model_store.keys import Keys
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
-from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import Health, HealthServer
 from service.metrics import TrainerMetrics
 from service.process import Fatal, start_logging, stop_on_signals, wait_for
 from service.settings import TrainerSettings
-from service.training.publisher import Candidate, Publisher, PublisherRules
-from service.training.resume import begin, config_digest, learner_config
+from service.stores import model_store
+from service.training.configuration import config_digest, environment, learner_config, told
+from service.training.gate import GateRules
+from service.training.learner import LearnerConfig
+from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
+from service.training.rebuild import from_kafka
+from service.training.reference import Reference
+from service.training.resume import Beginning, begin
 from service.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -48,9 +53,10 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
     torch.set_num_threads(settings.threads)
     # as `use_deterministic_algorithms`, which would import a compiler that is not used here: 1.5 s
     torch.set_deterministic_debug_mode("error")
-    connection = connect(settings.redis_url)
-    store = RedisStore(connection, Keys(model=settings.model_name, prefix=settings.key_prefix))
+    store = model_store(settings, checkpoint_url=settings.checkpoint_url, adopt_unsigned=settings.adopt_unsigned)
     run_id = uuid.uuid4().hex
+    if settings.adopt_unsigned:
+        log.warning("TIDEMILL_ADOPT_UNSIGNED: versions without a signature are believed; unset it after this start")
 
     identity = wait_for("kafka", lambda: _prepare_kafka(settings), KafkaException, health, stop)
     if identity is None:
@@ -79,10 +85,8 @@ def _lead(
     """What the trainer that holds the lease does."""
     config = learner_config(settings, _device(settings.device))
     types = list(settings.event_weights)
-    digest = config_digest(config, types)
-    start = wait_for(
-        "redis", lambda: begin(store, config, digest, kafka, fresh=settings.fresh), StoreUnavailable, health, stop
-    )
+    origin = Origin(run_id, kafka, config_digest(config, types), told(config, types), environment(config.device))
+    start = wait_for("redis", lambda: _begin(settings, store, config, origin, metrics), StoreUnavailable, health, stop)
     if start is None:
         return
     publisher = Publisher(
@@ -95,19 +99,19 @@ def _lead(
             chain_bytes_ratio=settings.chain_bytes_ratio,
             keep_snapshots=settings.keep_snapshots,
             grace_s=settings.reader_grace_seconds,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+            promote_after_s=settings.promote_after_s,
+            gate=GateRules(enabled=settings.gate),
         ),
-        run_id=run_id,
-        kafka=kafka,
-        config_digest=digest,
-        published=start.published,
-        parent=start.parent,
-        newest=start.newest,
+        origin,
+        start.standing,
+        Reference(start.learner.recommender),
         metrics=metrics,
         health=health,
     )
     publisher.start()
     try:
-        if start.parent is None:  # version 1 is there before the first event is read
+        if start.standing.parent is None:  # version 1 is there before the first event is read
             publisher.submit(Candidate(start.learner.snapshot(), (), {}, 0, {}))
             start.learner.drain()
             while not publisher.wait_idle(0.2) and not stop.is_set():
@@ -138,6 +142,16 @@ def _lead(
         ).run()
     finally:
         publisher.stop()
+
+
+def _begin(
+    settings: TrainerSettings, store: RedisStore, config: LearnerConfig, origin: Origin, metrics: TrainerMetrics
+) -> Beginning:
+    with ExitStack() as stack:
+        open_reader = from_kafka(
+            stack, settings.kafka_bootstrap, settings.kafka_config, settings.event_weights, settings.items_topic
+        )
+        return begin(store, config, origin, open_reader, fresh=settings.fresh, metrics=metrics)
 
 
 def _lease(store: Leases, holder: str, ttl: float, health: Health, stop: threading.Event) -> Lease | None:

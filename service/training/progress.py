@@ -1,6 +1,5 @@
 """How far the trainer has come: offsets, events, and the micro-batches since the last version. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consumers.micro_batch import MicroBatch
@@ -32,7 +31,7 @@ class Progress:
         }
         return cls(trained_through=offsets, events_trained=manifest.events_trained)
 
-    def add(self, batch: MicroBatch, result: LearnResult, replay: int, extra: Mapping[str, int] | None = None) -> None:
+    def add(self, batch: MicroBatch, result: LearnResult, replay: int, weights_of_version: int | None = None) -> None:
         """Raises ValueError when the batch does not continue where the last one ended."""
         for topic, partition, start, _ in batch.ranges:
             where = TopicPartition(topic, partition)
@@ -44,9 +43,11 @@ class Progress:
         self.batches.append(
             BatchRecord(
                 ranges=tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges),
+                records=batch.records,
                 replay=replay,
                 skipped=result.skipped,
-                extra=dict(extra or {}),
+                ahead=batch.ahead,
+                weights_of_version=weights_of_version,
             )
         )
         fade = 0.5 ** (result.ranked / RECENT_RANKED)

@@ -1,31 +1,46 @@
 """From what the learner changed to a live version, on a thread of its own, so that learning does not wait for Redis.
 
-The publisher keeps a copy of what was published last. A snapshot is written from that copy: learning never stops for
-one, however large the model. One version is under way at a time; what is learned meanwhile goes into the next.
+The publisher keeps the sum of all it was given. A version is what has changed in it since the one before; a snapshot is
+written from it, so learning never stops for one, however large the model. One candidate is under way at a time; what is
+learned meanwhile goes into the next. Whether a version goes live is the gate's decision.
 """
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from model_store.chain import load
-from model_store.codec import encode
-from model_store.errors import Incomplete, LeaseLost, ModelStoreError, NoSuchVersion, StoreUnavailable
+from model_store.changes import Changes
+from model_store.codec import TRAINER_GROUP, encode, group_of
+from model_store.errors import (
+    Incomplete,
+    InvalidUpdate,
+    LeaseLost,
+    ModelStoreError,
+    NoSuchVersion,
+    StoreUnavailable,
+)
 from model_store.lease import Lease
 from model_store.retention import retire
-from model_store.store import ModelStore
-from model_store.version import BatchRecord, KafkaIds, Manifest, timestamp
+from model_store.store import CHALLENGER, ModelStore
+from model_store.version import BatchRecord, KafkaIds, Kind, Manifest, timestamp
 from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
+from service.training.evaluation import PairedSums
+from service.training.gate import ROWS, Gate, GateRules, WeightHealth, figures
+from service.training.gate import Health as WeightsHealth
+from service.training.reference import Reference, own
 
 log = logging.getLogger(__name__)
 
 LEAST_CHAIN_BYTES = 64 * 2**20  # below this, a chain of deltas is not worth a snapshot for its weight
 RETRY_S = 0.25
+REFERENCE = "reference"  # the alias of the version that the gate compares with
+PIN_ASKED_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,8 @@ class Candidate:
     trained_through: Mapping[str, Mapping[str, int]]
     events_trained: int
     metrics: Mapping[str, float]
+    paired: PairedSums = field(default_factory=PairedSums)  # measured while it was learned, against the reference
+    reverted: bool = False  # its weights went back to the reference's
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,33 @@ class PublisherRules:
     chain_bytes_ratio: float
     keep_snapshots: int
     grace_s: float
+    checkpoint_interval_s: float = 0.0  # least time between two versions that hold the trainer's own state
+    promote_after_s: float = 0.0  # a pointer pinned for so long is set free; 0: never
+    gate: GateRules = field(default_factory=GateRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What every manifest of a run says alike."""
+
+    run_id: str
+    kafka: KafkaIds
+    config_digest: str
+    config: Mapping[str, Any]
+    environment: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run finds the store."""
+
+    state: State = field(default_factory=State)  # of version `parent`, and what was learned again since
+    parent: int | None = None  # the newest version that can be read; None: there is none
+    newest: int = 0  # the highest version number ever given
+    batches: tuple[BatchRecord, ...] = ()  # what `state` has learned since `parent`; a delta cannot follow on these
+    events: int = 0  # learned in all
+    opened: bool = True  # whether the gate lets versions through
+    reference: tuple[int, State] | None = None  # what the gate compares with, where that is not `parent`
 
 
 class Publisher:
@@ -57,34 +101,44 @@ class Publisher:
         store: ModelStore,
         lease: Lease,
         rules: PublisherRules,
+        origin: Origin,
+        standing: Standing,
+        reference: Reference,
         *,
-        run_id: str,
-        kafka: KafkaIds,
-        config_digest: str,
-        published: State,
-        parent: int | None,
-        newest: int,
         metrics: TrainerMetrics,
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`published`: the state of version `parent`; `newest`: the highest version number ever given."""
         self.failure: ModelStoreError | None = None
-        self.version = newest
-        self.trained_through: Mapping[str, Mapping[str, int]] = {}
-        self._store, self._lease, self._rules = store, lease, rules
-        self._run_id, self._kafka, self._config_digest = run_id, kafka, config_digest
-        self._published, self._parent = published, parent
+        self.version = standing.newest
+        self.reference = reference
+        self._store, self._lease, self._rules, self._origin = store, lease, rules, origin
+        self._state, self._parent = standing.state, standing.parent
         self._metrics, self._health, self._clock = metrics, health, clock
-        self._submitted_at = -1e9
+        self._weights = Changes(lambda name: group_of(name) != TRAINER_GROUP)
+        self._checkpoint = Changes(lambda name: group_of(name) == TRAINER_GROUP)
+        self._since_reference = Changes(own)
+        self._batches: list[BatchRecord] = list(standing.batches)  # since `parent`
+        self._latest: Candidate | None = None
+        self._gate = Gate(rules.gate, opened=standing.opened, events=standing.events)
+        self._weight_health = WeightHealth()
+        self._reference_version: int | None = None
+        self._revert_to: int | None = None
+        self._pin_asked_at = -1e9
+        self._submitted_at = self._checkpoint_at = -1e9
         # a run begins with a snapshot: it bounds the chain and closes what a dead trainer left half done
         self._snapshot_due = True
+        self._chained = not standing.batches
         self._snapshot_at, self._snapshot_bytes = clock(), 0
         self._chain, self._chain_bytes = 0, 0
         self._candidate: Candidate | None = None
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        if standing.parent is not None:
+            self._begin_reference(*(standing.reference or (standing.parent, self._state)))
+
+    # -- the trainer's side ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
@@ -114,7 +168,7 @@ class Publisher:
         if reason is not None:
             log.info("a snapshot was asked for: %s", reason)
             self._snapshot_due = True
-        return self._snapshot_due or self._clock() - self._snapshot_at > self._rules.snapshot_interval_s
+        return self._snapshot_due or (self._chain > 0 and self._snapshot_is_old)
 
     @property
     def published_version(self) -> int | None:
@@ -124,6 +178,11 @@ class Publisher:
     def state_of(self, version: int) -> State:
         """A version as it was published. Raises Damaged where it cannot be read whole any more, StoreUnavailable."""
         return load(self._store, version)
+
+    def take_revert(self) -> int | None:
+        """The version whose weights learning should go back to, said once; None as long as all is well."""
+        version, self._revert_to = self._revert_to, None
+        return version
 
     def wait_idle(self, timeout_s: float) -> bool:
         with self._wake:
@@ -135,6 +194,8 @@ class Publisher:
             self._wake.notify_all()
         self._thread.join()
 
+    # -- the publisher's thread --------------------------------------------------------------------------------------
+
     def _run(self) -> None:
         while True:
             with self._wake:
@@ -143,7 +204,6 @@ class Publisher:
                     return
                 candidate = self._candidate
             try:
-                self._published.apply(candidate.update)
                 self._publish(candidate)
             except ModelStoreError as error:
                 self.failure = error
@@ -158,14 +218,68 @@ class Publisher:
 
     def _publish(self, candidate: Candidate) -> None:
         """Until it is there; raises LeaseLost, or StoreUnavailable when stopped meanwhile."""
+        health = self._weight_health.measure(self._state, candidate.update)
+        self._state.apply(candidate.update)
+        for changes in (self._weights, self._checkpoint, self._since_reference):
+            changes.add(candidate.update)
+        self._batches += candidate.batches
+        self._latest = candidate
+        if candidate.reverted:
+            self._gate.reverted()
+        self._gate.observe(candidate.paired, candidate.events_trained)
+        why_not = self._gate.verdict(health)
+        self._metrics.gate_open.set(why_not is None)
+        self._metrics.gate_difference.set(self._gate.difference)
+        metrics = {**candidate.metrics, **figures(health)}
+        if self._parent is None or not self._chained:
+            self._release("snapshot", metrics, why_not)
+        elif self._batches or not self._needs_snapshot():
+            self._release("delta", metrics, why_not)
+        if self._needs_snapshot() and not self._batches:
+            # the same state once more, written out whole: who has the version before need not load it
+            self._release("snapshot", metrics, why_not)
+        if why_not is None and (self._gate.should_advance() or self._reference_version is None):
+            self._advance_reference(health)
+        if self._gate.should_revert():
+            self._revert_to = self._reference_version
+
+    def _release(self, kind: Kind, metrics: Mapping[str, float], why_not: str | None) -> None:
+        """One version, with everything that has changed since the one before."""
         started = self._clock()
-        version = self.version + 1
-        created_at = timestamp(time.time())
-        # decided once: an attempt whose answer was lost must be repeated with the same bytes
-        snapshot = self._needs_snapshot()
+        assert self._latest is not None
+        checkpoint = kind == "snapshot" or started - self._checkpoint_at >= self._rules.checkpoint_interval_s
+        changed = self._weights.take(self._state)
+        if checkpoint:
+            changed = _joined(changed, self._checkpoint.take(self._state))
+        try:
+            blobs = encode(self._state.snapshot() if kind == "snapshot" else changed)
+        except InvalidUpdate as error:  # not finite, so it cannot even be written
+            for changes in (self._weights, self._checkpoint):
+                changes.add(changed)
+            self._refuse_to_write(error)
+            return
+        version, created_at = self.version + 1, timestamp(time.time())
         while True:
             try:
-                kind, size = self._attempt(candidate, version, created_at, snapshot)
+                manifest = Manifest(
+                    version=version,
+                    parent=self._parent,
+                    kind=kind,
+                    created_at=created_at,
+                    run_id=self._origin.run_id,
+                    kafka=self._origin.kafka,
+                    trained_through={topic: dict(at) for topic, at in self._latest.trained_through.items()},
+                    events_trained=self._latest.events_trained,
+                    batches=tuple(self._batches),
+                    checkpoint=checkpoint,
+                    config_digest=self._origin.config_digest,
+                    config=dict(self._origin.config),
+                    environment=dict(self._origin.environment),
+                    metrics=dict(metrics),
+                    blobs=self._store.put_blobs(blobs),
+                )
+                self._store.publish(manifest, self._lease)
+                self._point_at(version, why_not)
                 break
             except StoreUnavailable as error:
                 self._metrics.publish_failures.inc()
@@ -180,57 +294,95 @@ class Publisher:
                 )
                 if self._stopping:
                     raise
-                if snapshot:  # it stands on nothing but its own blobs: gone again between two calls
+                if kind == "snapshot":  # it stands on nothing but its own blobs: gone again between two calls
                     time.sleep(RETRY_S)
-                snapshot = True
+                else:
+                    kind, checkpoint = "snapshot", True
+                    self._checkpoint.take(self._state)
+                    blobs = encode(self._state.snapshot())
         self._health.set("redis", OK)
         self.version = self._parent = version
-        self.trained_through = candidate.trained_through
-        self._count(kind, size, self._clock() - started)
+        self._batches = []
+        self._chained = True
+        self._count(manifest, sum(len(blob) for blob in blobs.values()), self._clock() - started)
         if kind == "snapshot":
             self._retire()
 
-    def _attempt(self, candidate: Candidate, version: int, created_at: str, snapshot: bool) -> tuple[str, int]:
-        blobs = encode(self._published.snapshot() if snapshot else candidate.update)
-        manifest = Manifest(
-            version=version,
-            parent=self._parent,
-            kind="snapshot" if snapshot else "delta",
-            created_at=created_at,
-            run_id=self._run_id,
-            kafka=self._kafka,
-            trained_through={topic: dict(offsets) for topic, offsets in candidate.trained_through.items()},
-            events_trained=candidate.events_trained,
-            batches=candidate.batches,
-            config_digest=self._config_digest,
-            metrics=dict(candidate.metrics),
-            blobs=self._store.put_blobs(blobs),
-        )
-        self._store.publish(manifest, self._lease)
-        if not self._store.move(version, "published", lease=self._lease):
-            log.debug("version %d is published; the pointer is pinned", version)
-        return manifest.kind, sum(len(blob) for blob in blobs.values())
+    def _point_at(self, version: int, why_not: str | None) -> None:
+        """Moves the live pointer, or else the challenger's, and says why."""
+        if why_not is None and not self._store.move(version, "published", lease=self._lease):
+            why_not = "the pointer is pinned"
+            if self._unpinned():
+                why_not = None
+        if why_not is not None:
+            self._store.move(version, why_not, alias=CHALLENGER, lease=self._lease)
+            self._metrics.versions_held_back.inc()
+        held_back = why_not is not None and why_not != "the pointer is pinned"
+        self._health.set("gate", f"versions are published and do not go live: {why_not}" if held_back else OK)
+
+    def _unpinned(self) -> bool:
+        """Whether a pin has lasted for as long as the settings allow, and is gone now."""
+        now = self._clock()
+        if not self._rules.promote_after_s or now - self._pin_asked_at < PIN_ASKED_EVERY_S:
+            return False
+        self._pin_asked_at = now
+        since = self._store.pinned_since()
+        if since is None or time.time() - since < self._rules.promote_after_s:
+            return False
+        promoted = self._store.promote(None, f"pinned for {self._rules.promote_after_s:g} s")
+        log.warning("the pointer was pinned for %g s: version %d is live", self._rules.promote_after_s, promoted)
+        return True
+
+    def _refuse_to_write(self, error: InvalidUpdate) -> None:
+        log.error("no version can be made of weights that are not numbers: %s", error)
+        self._health.set("gate", f"no version can be made: {error}")
+        self._metrics.versions_held_back.inc()
+        self._revert_to = self._reference_version
+
+    # -- the reference -----------------------------------------------------------------------------------------------
+
+    def _begin_reference(self, version: int, state: State) -> None:
+        self._weight_health.measure(State(), self._state.snapshot())
+        self.reference.apply(state.snapshot(own))
+        self._gate.advanced(WeightHealth().measure(State(), state.snapshot(own)))
+        self._reference_version = version
+        self._weight_health.settled = state.tables.get(ROWS, 0)
+        if state is not self._state:
+            self._since_reference.add(self._state.snapshot())  # what differs is not known, so everything may
+
+    def _advance_reference(self, health: WeightsHealth) -> None:
+        self.reference.apply(self._since_reference.take(self._state))
+        self._gate.advanced(health)
+        self._weight_health.settled = self._state.tables.get(ROWS, 0)
+        self._reference_version = self.version
+        try:
+            self._store.move(self.version, "found good", alias=REFERENCE, lease=self._lease)
+        except (StoreUnavailable, NoSuchVersion) as error:
+            log.warning("version %d has no alias yet: %s", self.version, error)
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _snapshot_is_old(self) -> bool:
+        return self._clock() - self._snapshot_at > self._rules.snapshot_interval_s
 
     def _needs_snapshot(self) -> bool:
         heavy = max(LEAST_CHAIN_BYTES, self._rules.chain_bytes_ratio * self._snapshot_bytes)
-        return (
-            self._snapshot_due
-            or self._parent is None
-            or self._chain >= self._rules.chain_limit
-            or self._chain_bytes > heavy
-            or self._clock() - self._snapshot_at > self._rules.snapshot_interval_s
-        )
+        too_long = self._chain >= self._rules.chain_limit or self._chain_bytes > heavy
+        return self._snapshot_due or (self._chain > 0 and (too_long or self._snapshot_is_old))
 
-    def _count(self, kind: str, size: int, seconds: float) -> None:
-        if kind == "snapshot":
+    def _count(self, manifest: Manifest, size: int, seconds: float) -> None:
+        if manifest.checkpoint:
+            self._checkpoint_at = self._clock()
+        if manifest.kind == "snapshot":
             self._snapshot_due = False
             self._snapshot_at, self._snapshot_bytes = self._clock(), size
             self._chain = self._chain_bytes = 0
         else:
             self._chain += 1
             self._chain_bytes += size
-        self._metrics.publish_seconds.labels(kind).observe(seconds)
-        self._metrics.publish_bytes.labels(kind).observe(size)
+        self._metrics.publish_seconds.labels(manifest.kind).observe(seconds)
+        self._metrics.publish_bytes.labels(manifest.kind).observe(size)
         self._metrics.model_version.set(self.version)
         self._health.fact("model_version", self.version)
 
@@ -251,5 +403,6 @@ class Publisher:
             log.debug("retired %d versions", len(gone))
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _joined(left: Update, right: Update) -> Update:
+    """Two updates of different tables as one."""
+    return Update(left.full, {**left.tables, **right.tables}, {**left.tensors, **right.tensors})

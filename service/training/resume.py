@@ -1,87 +1,160 @@
-"""Where a trainer begins: at version 1 of a new model, or at the newest whole version of an old one."""
+"""Where a trainer begins: at version 1 of a new model, or where the newest version of an old one had come to."""
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import orjson
-
-from model_store.chain import newest_whole
-from model_store.store import ModelStore
-from model_store.version import KafkaIds
+from consumers.recorded import EventsGone
+from model_store.chain import Found, ancestors, load, newest_checkpoint
+from model_store.errors import Damaged, DamagedManifest, NoSuchVersion
+from model_store.store import CHALLENGER, ModelStore
+from model_store.version import BatchRecord, KafkaIds, Manifest
 from model_store.weights import State
+from service.metrics import TrainerMetrics
 from service.process import Fatal
-from service.settings import TrainerSettings
+from service.training.configuration import LIMITS, differences
 from service.training.learner import Learner, LearnerConfig
 from service.training.progress import Progress
-from service.training.publisher import digest
+from service.training.publisher import REFERENCE, Origin, Standing
+from service.training.rebuild import OpenReader, rebuild
 
 log = logging.getLogger(__name__)
 
-# they say where and how much is computed, not what
-_NOT_IN_DIGEST = ("device", "evaluate_sample", "max_items", "max_users")
+ANEW = "begin anew with `tidemill trainer --fresh`"
 
 
 @dataclass
 class Beginning:
     learner: Learner
     progress: Progress
-    published: State  # of version `parent`; empty where there is none
-    parent: int | None
-    newest: int  # highest version number given so far; 0 where there is none
+    standing: Standing
 
 
-def learner_config(settings: TrainerSettings, device: str) -> LearnerConfig:
-    return LearnerConfig(
-        seed=settings.seed,
-        device=device,
-        event_weights=tuple(settings.event_weights.values()),
-        history=settings.history_length,
-        evaluate_sample=settings.evaluate_sample,
-        max_items=settings.max_items,
-        max_users=settings.max_users,
-    )
+def begin(
+    store: ModelStore,
+    config: LearnerConfig,
+    origin: Origin,
+    open_reader: OpenReader,
+    *,
+    fresh: bool,
+    metrics: TrainerMetrics,
+) -> Beginning:
+    """From the newest checkpoint, and then what was published since, learned again in its order.
 
-
-def config_digest(config: LearnerConfig, event_types: list[str]) -> str:
-    """Two trainers with the same digest make the same weights of the same micro-batches."""
-    neutral = replace(config, **dict.fromkeys(_NOT_IN_DIGEST))  # type: ignore[arg-type]
-    fields: dict[str, Any] = {"event_types": event_types, **vars(neutral)}
-    return digest(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode())
-
-
-def begin(store: ModelStore, config: LearnerConfig, config_digest: str, kafka: KafkaIds, *, fresh: bool) -> Beginning:
-    """Raises Fatal when the stored model cannot be continued soundly, StoreUnavailable when Redis does not answer."""
+    Raises: Fatal when the stored model cannot be continued soundly; StoreUnavailable when Redis does not answer, and
+    NoAnswer when Kafka does not.
+    """
     newest = store.newest() or 0
-    found = None if fresh else newest_whole(store)
+    found = None if fresh else newest_checkpoint(store)
     if found is None:
         if newest and not fresh:
-            raise Fatal(f"no version up to {newest} can be read whole; TIDEMILL_FRESH=1 begins anew from the events")
-        return Beginning(Learner(config), Progress(), State(), None, newest)
+            raise Fatal(_nothing_to_continue(store, newest))
+        return Beginning(Learner(config), Progress(), Standing(newest=newest))
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
-    manifest = found.manifest
-    if manifest.config_digest != config_digest:
-        raise Fatal(
-            f"version {manifest.version} was made with other settings (event weights, seed or history length) or "
-            "another model; put them back, or begin anew with TIDEMILL_FRESH=1"
-        )
-    _check_kafka(manifest.kafka, kafka, manifest.version)
-    log.info("continuing from version %d: %d events learned", manifest.version, manifest.events_trained)
-    learner = Learner.restore(config, found.state)
-    return Beginning(learner, Progress.of(manifest), found.state, manifest.version, max(newest, manifest.version))
+    _check_configuration(found.manifest, origin)
+    _check_kafka(found.manifest.kafka, origin.kafka, found.version)
+    log.info("continuing from version %d: %d events learned", found.version, found.manifest.events_trained)
+    return _learned_again(store, config, found, newest, open_reader, metrics)
+
+
+def _learned_again(
+    store: ModelStore,
+    config: LearnerConfig,
+    found: Found,
+    newest: int,
+    open_reader: OpenReader,
+    metrics: TrainerMetrics,
+) -> Beginning:
+    """What was published after the checkpoint is learned again from the events, and held against what was published.
+
+    Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
+    """
+    state, parent, batches = found.state, found.version, list[BatchRecord]()
+    learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    whole = not found.skipped
+    if since := _published_since(store, found, newest):
+        log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
+        try:
+            for step in rebuild(learner, progress, since, open_reader(since), lambda version: load(store, version)):
+                whole = whole and step.same is not False
+                metrics.versions_relearned.labels("no" if step.same is False else "yes").inc()
+                if step.same is False:
+                    log.error("version %d comes out different when it is learned again", step.manifest.version)
+                state.apply(step.update)
+                batches += step.manifest.batches
+                if whole:
+                    parent, batches = step.manifest.version, []
+        except (EventsGone, Damaged, NoSuchVersion) as error:
+            log.error("what was published after version %d cannot be learned again: %s", found.version, error)
+            state, parent, batches = load(store, found.version), found.version, []
+            learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    learner.config = config
+    progress.batches = []
+    opened = CHALLENGER not in store.aliases() or store.pinned() is not None
+    reference = None if opened else _reference(store)
+    standing = Standing(state, parent, newest, tuple(batches), progress.events_trained, opened, reference)
+    return Beginning(learner, progress, standing)
+
+
+def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
+    """The versions after the checkpoint that lead up to the newest one, ascending; none where the record is broken."""
+    since: list[Manifest] = []
+    try:
+        for manifest in ancestors(store, newest):
+            if manifest.version == found.version:
+                return since[::-1]
+            if manifest.config_digest != found.manifest.config_digest:
+                break
+            since.append(manifest)
+    except DamagedManifest as error:
+        log.error("how the versions after %d were made cannot be read: %s", found.version, error)
+    return []
+
+
+def _reference(store: ModelStore) -> tuple[int, State] | None:
+    """What the gate compared with when it was last shut."""
+    version = store.aliases().get(REFERENCE)
+    if version is None:
+        return None
+    try:
+        return version, load(store, version, readers=True)
+    except (Damaged, NoSuchVersion) as error:
+        log.error("the gate's reference, version %d, cannot be read: %s", version, error)
+        return None
+
+
+def _check_configuration(manifest: Manifest, origin: Origin) -> None:
+    """Other limits, libraries and machines are sound: it goes on from what is there. Anything else is another model."""
+    changed = differences(manifest.config, origin.config)
+    if manifest.config_digest == origin.config_digest:
+        if changed := [*changed, *differences(manifest.environment, origin.environment)]:
+            log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
+        return
+    changed = [each for each in changed if not each.startswith(LIMITS)]
+    what = ", ".join(changed) or "the order of event types"
+    raise Fatal(f"version {manifest.version} was made with other settings ({what}); put them back, or {ANEW}")
+
+
+def _nothing_to_continue(store: ModelStore, newest: int) -> str:
+    try:
+        load(store, newest)
+        why = "it came only now"
+    except Damaged as error:
+        why = str(error)
+    unsigned = "" if store.signer is None else "TIDEMILL_ADOPT_UNSIGNED=1 continues from before there was a key; "
+    return f"no version up to {newest} can be read whole ({why}); {unsigned}{ANEW}, from the events"
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
-    """Offsets mean nothing in another cluster or in a topic that was made anew."""
+    if (why := other_kafka(then, now)) is not None:
+        raise Fatal(f"version {version} cannot be continued: {why}; {ANEW}, or use another TIDEMILL_MODEL_NAME")
+
+
+def other_kafka(then: KafkaIds, now: KafkaIds) -> str | None:
+    """Why offsets of then mean nothing now: another cluster, or a topic that was made anew. None where they hold."""
     if then.cluster_id and now.cluster_id and then.cluster_id != now.cluster_id:
-        raise Fatal(
-            f"version {version} learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}; "
-            "begin anew with TIDEMILL_FRESH=1, or use another TIDEMILL_MODEL_NAME"
-        )
+        return f"it learned from Kafka cluster {then.cluster_id}, and this is {now.cluster_id}"
     for topic, topic_id in then.topics.items():
         if topic_id and now.topics.get(topic) and now.topics[topic] != topic_id:
-            raise Fatal(
-                f"topic {topic} was made anew since version {version}, so its offsets mean other events; "
-                "begin anew with TIDEMILL_FRESH=1"
-            )
+            return f"topic {topic} was made anew since, so its offsets mean other events"
+    return None

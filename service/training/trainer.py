@@ -14,6 +14,7 @@ from model_store.lease import LeaseKeeper
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.process import Fatal
+from service.training.evaluation import PairedSums
 from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
 from service.training.publisher import Candidate, Publisher
@@ -55,6 +56,8 @@ class Trainer:
         self._newest_kafka_ms = 0
         self._skipped_in_a_row = 0
         self._good_version = publisher.published_version  # before the last batch that was learned
+        self._paired = PairedSums()  # since the last version, against the gate's reference
+        self._reverted = False  # learning has gone back to the reference since the last version
         self._dirty = False  # something has been learned or passed since the last version
         self._housekept = self._committed = 0.0
         self._model_at = time.time()
@@ -96,12 +99,14 @@ class Trainer:
         self._ends.update(batch.end_offsets)
         replay = self._affordable_replay()
         before = self._publisher.published_version
-        result = self._learner.learn(batch, replay=replay)
-        extra = self._after_skipped() if result.skipped else {}
+        with self._publisher.reference.borrowed() as reference:
+            result = self._learner.learn(batch, replay, reference)
+        self._paired.add(result.paired)
+        back_to = self._after_skipped() if result.skipped else self._after_failing_versions()
         if not result.skipped and result.loss is not None:
             self._skipped_in_a_row = 0
             self._good_version = before
-        self._progress.add(batch, result, replay, extra)
+        self._progress.add(batch, result, replay, back_to)
         self._dirty = True
         self._metrics.train_step.observe(time.perf_counter() - started)
         self._count(batch, result, replay)
@@ -115,7 +120,7 @@ class Trainer:
         done = self._progress.trained_through
         return sum(max(0, end - done.get(where, 0)) for where, end in self._ends.items())
 
-    def _after_skipped(self) -> dict[str, int]:
+    def _after_skipped(self) -> int | None:
         """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them.
 
         The step that spoilt them was itself finite and may have been published, so the last good version is the one
@@ -126,16 +131,28 @@ class Trainer:
         log.error("a micro-batch had a non-finite loss or gradient: its events are counted, the weights are as before")
         good = self._good_version
         if self._skipped_in_a_row < SKIPPED_IN_A_ROW or good is None:
-            return {}
+            return None
         self._skipped_in_a_row = 0
+        return self._back_to(good, f"{SKIPPED_IN_A_ROW} in a row")
+
+    def _after_failing_versions(self) -> int | None:
+        """Where the gate has held back versions for long, learning goes on from the last one that was good."""
+        good = self._publisher.take_revert()
+        if good is None:
+            return None
+        self._reverted = True
+        return self._back_to(good, "version after version was held back")
+
+    def _back_to(self, version: int, why: str) -> int | None:
+        """The version, once its weights are the learner's; None where it cannot be read."""
         try:
-            self._learner.reset_weights(self._publisher.state_of(good))
+            self._learner.reset_weights(self._publisher.state_of(version))
         except (Damaged, NoSuchVersion, StoreUnavailable) as error:
-            log.error("the weights stay for now: version %d cannot be read: %s", good, error)
-            return {}
+            log.error("the weights stay for now: version %d cannot be read: %s", version, error)
+            return None
         self._metrics.weights_reset.inc()
-        log.error("%d in a row: back to the weights of version %d", SKIPPED_IN_A_ROW, good)
-        return {"weights_of_version": good}
+        log.error("%s: back to the weights of version %d", why, version)
+        return version
 
     def _publish_if_due(self) -> None:
         if self._dirty and self._publisher.ready():
@@ -149,9 +166,11 @@ class Trainer:
                 trained_through=self._progress.offsets_by_topic(),
                 events_trained=self._progress.events_trained,
                 metrics=self._progress.metrics(),
+                paired=self._paired,
+                reverted=self._reverted,
             )
         )
-        self._dirty = False
+        self._paired, self._reverted, self._dirty = PairedSums(), False, False
         self._model_at = time.time()
 
     def _publish_the_rest(self) -> None:

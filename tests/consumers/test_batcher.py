@@ -1,6 +1,7 @@
-"""Batching then concatenating gives the stream back; offsets are contiguous and never go back."""
+"""Batching then concatenating gives each partition back; offsets are contiguous and never go back."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.batcher import MicroBatcher, event_digest
-from consumers.decode import DecodeRules, decode
+from consumers.decode import DecodeRules, Reject, decode
 from consumers.events import Interaction
 from consumers.micro_batch import ItemChange, MicroBatch
 from consumers.records import OffsetRange, Record, TopicPartition
@@ -44,26 +45,40 @@ def batches_of(records: list[Record], max_events: int, polls: list[int]) -> list
 @settings(max_examples=40, deadline=None)
 @given(streams(), st.integers(1, 7), st.lists(st.integers(0, 9)))
 def test_concatenated_batches_are_the_stream(records: list[Record], max_events: int, polls: list[int]) -> None:
+    """Each partition in its order; within a batch partition after partition, whatever the order of arrival."""
     batches = batches_of(records, max_events, polls)
-    decoded = decode(records, RULES, NOW_MS)
-    accepted = [(r, o) for r, o in zip(decoded.records, decoded.outcomes, strict=True) if isinstance(o, Interaction)]
-    rows = [(batch, n) for batch in batches for n in range(len(batch))]
-    assert len(rows) == len(accepted)
-    for (batch, n), (record, event) in zip(rows, accepted, strict=True):
-        assert batch.users[batch.user[n]] == event.user_id
-        assert (batch.items[batch.item[n]] if batch.item[n] >= 0 else None) == event.item_id
-        assert TYPES[batch.type[n]] == event.type
-        assert batch.ts[n] == event.ts
-        assert batch.value[n] == event.value or (event.value is None and math.isnan(batch.value[n]))
-        assert batch.event_key[n] == np.frombuffer(event_digest(event, record), "<i8")[0]
-        assert batch.kafka_ts[n] == record.timestamp_ms
-    changes = [o for o in decoded.outcomes if isinstance(o, ItemChange)]
-    assert [change for batch in batches for change in batch.catalogue] == changes
-    rejects: dict[str, int] = {}
-    for reject in decoded.rejects:
-        rejects[reject.code] = rejects.get(reject.code, 0) + 1
-    assert {r: sum(b.rejected.get(r, 0) for b in batches) for r in rejects} == rejects
-    assert sum(b.misrouted for b in batches) == sum(r.key != e.user_id.encode() for r, e in accepted)
+    outcomes = dict(zip(map(_place, records), decode(records, RULES, NOW_MS).outcomes, strict=True))
+    events, changes = 0, 0
+    for batch in batches:
+        assert list(batch.ranges) == sorted(batch.ranges)
+        held = [r for r in sorted(records, key=_place) if _within(r, batch)]
+        assert batch.records == len(held)
+        accepted = [(r, o) for r in held if isinstance(o := outcomes[_place(r)], Interaction)]
+        assert len(batch) == len(accepted)
+        for n, (record, event) in enumerate(accepted):
+            assert batch.users[batch.user[n]] == event.user_id
+            assert (batch.items[batch.item[n]] if batch.item[n] >= 0 else None) == event.item_id
+            assert TYPES[batch.type[n]] == event.type
+            assert batch.ts[n] == event.ts
+            assert batch.value[n] == event.value or (event.value is None and math.isnan(batch.value[n]))
+            assert batch.event_key[n] == np.frombuffer(event_digest(event, record), "<i8")[0]
+            assert batch.kafka_ts[n] == record.timestamp_ms
+        catalogue = [o for r in held if isinstance(o := outcomes[_place(r)], ItemChange)]
+        assert list(batch.catalogue) == catalogue
+        rejected = [o.code for r in held if isinstance(o := outcomes[_place(r)], Reject)]
+        assert batch.rejected == dict(Counter(rejected))
+        assert batch.misrouted == sum(r.key != e.user_id.encode() for r, e in accepted)
+        events, changes = events + len(accepted), changes + len(batch.catalogue)
+    assert events == sum(isinstance(o, Interaction) for o in outcomes.values())
+    assert changes == sum(isinstance(o, ItemChange) for o in outcomes.values())
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
+
+
+def _within(record: Record, batch: MicroBatch) -> bool:
+    return any((record.topic, record.partition) == r[:2] and r.start <= record.offset < r.end for r in batch.ranges)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,15 +4,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_store.chain import load
+from model_store.blob_folder import BlobFolder
+from model_store.chain import load, newest_whole
 from model_store.codec import encode
 from model_store.errors import (
     BlobMissing,
+    BrokenChain,
     DamagedManifest,
     Incomplete,
     LeaseLost,
@@ -27,6 +30,7 @@ from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection, connect
 from model_store.redis_store import RedisStore
 from model_store.retention import retire
+from model_store.signature import Signer, sign
 from model_store.store import ModelStore
 from model_store.version import BlobRef
 from model_store.weights import Update
@@ -78,11 +82,30 @@ def in_redis(connection: RedisConnection) -> Shelf:
     return Shelf(store, lambda version, data: put(store.keys.manifest(version), data), put)
 
 
-@pytest.fixture(params=["memory", "redis"])
+def in_redis_and_folder(connection: RedisConnection, folder: Path) -> Shelf:
+    connection.call("FLUSHALL")
+    for file in folder.iterdir():
+        file.unlink()
+    store = RedisStore(connection, folder=BlobFolder(f"file://{folder}"), linger=0)
+
+    def put(key: str, data: bytes | None) -> None:
+        if key.startswith("file://"):
+            file = Path(key.removeprefix("file://"))
+            file.unlink() if data is None else file.write_bytes(data)
+        else:
+            connection.call("DEL", key) if data is None else connection.call("SET", key, data)
+
+    return Shelf(store, lambda version, data: put(store.keys.manifest(version), data), put)
+
+
+@pytest.fixture(params=["memory", "redis", "redis and folder"])
 def shelf(request: pytest.FixtureRequest) -> Shelf:
     if request.param == "memory":
         return memory()
-    return in_redis(request.getfixturevalue("connection"))
+    connection = request.getfixturevalue("connection")
+    if request.param == "redis":
+        return in_redis(connection)
+    return in_redis_and_folder(connection, request.getfixturevalue("tmp_path"))
 
 
 @pytest.fixture
@@ -156,8 +179,11 @@ def test_a_published_version_is_there_and_not_live(shelf: Shelf) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(updates=histories())
-def test_what_is_loaded_is_what_was_published(connection: RedisConnection, updates: list[Update]) -> None:
-    for shelf in (memory(), in_redis(connection)):
+def test_what_is_loaded_is_what_was_published(
+    connection: RedisConnection, tmp_path: Path, updates: list[Update]
+) -> None:
+    for make in (memory, lambda: in_redis(connection), lambda: in_redis_and_folder(connection, tmp_path)):
+        shelf = make()
         lease = shelf.lease()
         for version, update in enumerate(updates, 1):
             publish(shelf.store, lease, version, version - 1 or None, update)
@@ -203,13 +229,14 @@ def test_a_delta_needs_its_parent(shelf: Shelf) -> None:
     publish(shelf.store, lease, 7, 6, small())  # a snapshot does not
 
 
-def test_a_version_needs_its_blobs(shelf: Shelf) -> None:
+@pytest.mark.parametrize("name", ["weights/0", "trainer/0"])
+def test_a_version_needs_its_blobs(shelf: Shelf, name: str) -> None:
     store, lease = shelf.store, shelf.lease()
     refs = store.put_blobs(encode(small()))
-    shelf.put_blob(refs["weights/0"].key, None)
-    with pytest.raises(BlobMissing, match="weights/0"):
+    shelf.put_blob(refs[name].key, None)
+    with pytest.raises(BlobMissing, match=name):
         store.publish(manifest(1, blobs=refs), lease)
-    shelf.put_blob(refs["weights/0"].key, b"cut o")
+    shelf.put_blob(refs[name].key, b"cut o")
     with pytest.raises(BlobMissing):
         store.publish(manifest(1, blobs=refs), lease)
     assert store.newest() is None
@@ -632,6 +659,108 @@ def test_a_manifest_under_another_number(shelf: Shelf) -> None:
     shelf.put_manifest(2, store.manifest(1).to_json())
     with pytest.raises(DamagedManifest, match="the manifest of version 1 lies there"):
         store.manifest(2)
+
+
+# -- signatures --------------------------------------------------------------------------------------------------------
+
+KEY = Signer([b"the trainer's key"])
+
+
+def test_what_is_published_is_signed_and_read(shelf: Shelf) -> None:
+    store = shelf.store
+    store.signer = KEY
+    lease = chain(shelf, "s", "d")
+    made = publish(store, lease, 3, 2, small(3, full=False))
+    assert made.signature is None
+    found = store.manifest(3)
+    assert found.model_copy(update={"signature": None}) == made
+    assert store.manifest_bytes([3]) == [found.to_json()] == [sign(made.to_json(), KEY.keys[0])]
+    assert_same(load(store, 3).snapshot(), state_of([small(1), *(small(v, full=False) for v in (2, 3))]).snapshot())
+    store.publish(made, lease)
+    assert len(store.log()) == 3
+    assert store.promote() == 3
+    # who has no key reads all the same
+    store.signer = None
+    assert store.manifest(3) == found
+
+
+@pytest.mark.parametrize("author", [None, Signer([b"another's key"])])
+def test_what_another_has_written_is_damaged(shelf: Shelf, author: Signer | None) -> None:
+    store = shelf.store
+    store.signer = author
+    lease = chain(shelf, "s")
+    store.signer = KEY
+    publish(store, lease, 2, 1, small(2, full=False))
+    publish(store, lease, 3, None, small(3))
+    store.move(3, "", lease=lease)
+    with pytest.raises(DamagedManifest, match=r"^version 1: .*TIDEMILL_SIGNING_KEY") as raised:
+        store.manifest(1)
+    assert raised.value.version == 1
+    with pytest.raises(DamagedManifest):
+        store.manifests([3, 1])
+    for version in (1, 2):
+        with pytest.raises(BrokenChain, match="TIDEMILL_SIGNING_KEY"):
+            load(store, version)
+    load(store, 3)
+    for steer in (lambda: store.rollback(1, ""), lambda: store.promote(1)):
+        with pytest.raises(DamagedManifest):
+            steer()
+    assert (store.live(), store.pinned()) == (3, None)
+    found = newest_whole(store, 2)
+    assert found is None
+
+
+def test_a_signed_manifest_counts_under_its_own_number_only(shelf: Shelf) -> None:
+    store = shelf.store
+    store.signer = KEY
+    chain(shelf, "s", "s")
+    shelf.put_manifest(2, store.manifest_bytes([1])[0])
+    with pytest.raises(DamagedManifest, match="the manifest of version 1 lies there"):
+        store.manifest(2)
+
+
+def test_what_is_damaged_is_damaged_with_a_key_too(shelf: Shelf) -> None:
+    store = shelf.store
+    store.signer = KEY
+    chain(shelf, "s")
+    for data in (b"", b"{", b"[]", b"[" * 100_000, sign(b'{"format":1}', KEY.keys[0])):
+        shelf.put_manifest(1, data)
+        with pytest.raises(DamagedManifest, match="version 1"):
+            store.manifest(1)
+
+
+def test_a_key_is_changed_while_everything_runs(shelf: Shelf) -> None:
+    store, old, new = shelf.store, b"the old key", b"the new key"
+    lease = shelf.lease()
+    for version, keys in enumerate(([old], [old, new], [new, old], [new]), 1):
+        store.signer = Signer(keys)
+        publish(store, lease, version, None, small(version))
+    readers = {"old": [old], "both": [old, new], "new": [new]}
+    readable = {}
+    for name, keys in readers.items():
+        store.signer = Signer(keys)
+        readable[name] = [version for version in store.versions() if whole(store, version)]
+    assert readable == {"old": [1, 2], "both": [1, 2, 3, 4], "new": [3, 4]}
+
+
+def whole(store: ModelStore, version: int) -> bool:
+    try:
+        return bool(load(store, version).tables)
+    except BrokenChain:
+        return False
+
+
+def test_versions_from_before_the_key_can_be_adopted(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d")
+    store.signer = Signer(KEY.keys, unsigned_too=True)
+    found = newest_whole(store)
+    assert found is not None
+    assert found.version == 2
+    publish(store, lease, 3, 2, small(3))  # as a run begins: with a snapshot
+    store.signer = KEY
+    found = newest_whole(store)
+    assert found is not None
+    assert (found.version, found.skipped) == (3, [])
 
 
 def test_keys() -> None:

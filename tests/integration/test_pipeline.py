@@ -157,6 +157,6 @@ def test_a_model_of_another_kafka_cluster_is_refused(world: World, tmp_path: Any
         assert refused.wait(60) == 1
         last = world.log("trainer").strip().splitlines()[-1]
         assert last.startswith("tidemill: ")
-        assert "TIDEMILL_FRESH" in last
+        assert "--fresh" in last
         world.start("trainer", TIDEMILL_KAFKA_BOOTSTRAP=other, TIDEMILL_FRESH="1")
         until(lambda: (world.live() or {"version": 0})["version"] > 1, 60, "begun anew, with a higher version")

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from model_store.codec import checksum, decode, encode
+from model_store.signature import sign, verify
 from model_store.version import BatchRecord, BlobRef, KafkaIds, Manifest
 from model_store.weights import Rows, Update
 from tests.model_store.worlds import assert_same, index
@@ -41,6 +42,10 @@ DELTA = Update(
     tensors={"network/scale": np.array(15.5, np.float32)},
 )
 
+# as `echo -n CANONICAL_JSON | openssl dgst -sha256 -hmac KEY` says
+KEY = b"a key for the golden manifest"
+SIGNATURE = "33973f17fdf0891e05a1302a64aa21acd9db5ce4868c5841235f83ece96bd2c2"
+
 UPDATES = {"snapshot": SNAPSHOT, "delta": DELTA}
 
 
@@ -64,9 +69,18 @@ def golden_manifest() -> Manifest:
         events_trained=19930,
         batches=(
             BatchRecord(ranges=(("events", 0, 9900, 9917), ("events", 1, 10000, 10010)), replay=1.5),
-            BatchRecord(ranges=(("events", 1, 10010, 10021),), skipped=True, extra={"learning_rate": 0.05}),
+            BatchRecord(
+                ranges=(("events", 1, 10010, 10021),),
+                records=11,
+                skipped=True,
+                ahead=(("events", 1, 10012),),
+                weights_of_version=110,
+                extra={"learning_rate": 0.05},
+            ),
         ),
         config_digest="c0ffee",
+        config={"seed": 7, "dim": 64},
+        environment={"torch": "2.13.0", "threads": 2},
         metrics={"recall": 0.25},
         blobs=refs,
     )
@@ -100,6 +114,12 @@ def test_the_manifest() -> None:
     assert Manifest.from_json(data) == golden_manifest()
 
 
+def test_the_signed_manifest() -> None:
+    data = (GOLDEN / "manifest-signed.json").read_bytes()
+    assert sign(golden_manifest().to_json(), KEY) == data == verify(data, [KEY])
+    assert Manifest.from_json(data).signature == SIGNATURE
+
+
 def test_the_format_is_written_down_with_these_very_bytes() -> None:
     """The document shows the delta's blob; what it shows must be what is written."""
     document = (GOLDEN.parents[1] / "docs" / "wire-format.md").read_text()
@@ -122,4 +142,5 @@ if __name__ == "__main__":
         for file, data in blobs(each).items():
             (GOLDEN / file).write_bytes(data)
     (GOLDEN / "manifest.json").write_bytes(golden_manifest().to_json())
+    (GOLDEN / "manifest-signed.json").write_bytes(sign(golden_manifest().to_json(), KEY))
     print(hexdump(encode(DELTA)["weights/0"]), checksum(encode(DELTA)["weights/0"]), sep="\n\n")

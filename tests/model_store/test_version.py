@@ -39,8 +39,8 @@ def test_it_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"format": 2}, "manifest of format 2: this build reads format 1"),
-        ({"format": "1"}, "manifest of format '1': this build reads format 1"),
+        ({"format": 3}, "manifest of format 3: this build reads format 2"),
+        ({"format": "2"}, "manifest of format '2': this build reads format 2"),
         ({"version": "7"}, "version: Input should be a valid integer"),
         ({"version": 7.0}, "version"),
         ({"version": True}, "version"),

@@ -114,6 +114,9 @@ def test_one_process_overlooks_the_settings_of_another(monkeypatch: pytest.Monke
         (CommandSettings, "event_weights", '{"view": "much"}'),
         (CommandSettings, "event_weights", "[1]"),
         (CommandSettings, "kafka_config", '{"a": {"b": 1}}'),
+        (CommandSettings, "signing_key", "too short"),
+        (CommandSettings, "signing_key", "one that is long enough,"),
+        (CommandSettings, "signing_key", "  ,  "),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_setting(
@@ -132,6 +135,26 @@ def test_an_object_that_is_not_json_is_an_error_that_names_the_setting(
     monkeypatch.setenv(f"TIDEMILL_{name.upper()}", "view=1")
     with pytest.raises(SettingsError, match=name):
         CommonSettings()
+
+
+def test_signing_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CommonSettings().signing_keys == ()
+    monkeypatch.setenv("TIDEMILL_SIGNING_KEY", "")
+    assert CommonSettings().signing_keys == ()
+    monkeypatch.setenv("TIDEMILL_SIGNING_KEY", "the new key of today, der neue Schlüssel ,the old key of yesterday")
+    keys = [key.decode() for key in CommonSettings().signing_keys]
+    assert keys == ["the new key of today", "der neue Schlüssel", "the old key of yesterday"]
+
+
+@pytest.mark.parametrize("key", ["hush-hush-hush-hush", "hush"])
+def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("TIDEMILL_SIGNING_KEY", key)
+    try:
+        shown = f"{CommonSettings()!r} {CommonSettings()} {CommonSettings().model_dump_json()}"
+    except ValidationError as error:
+        shown = f"{error!r} {error}"
+    assert "hush" not in shown + str(settings_table())
+    assert ("TIDEMILL_SIGNING_KEY", "") in {row[:2] for row in settings_table()}
 
 
 def test_settings_do_not_change_while_a_process_runs() -> None:

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_store.changes import Touched
 from service.model.hashing import uniform_rows
 from service.model.item_table import ItemTable
-from service.model.row_table import Touched
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), max_size=40), st.integers(0, 100))

@@ -9,6 +9,7 @@ import pytest
 from model_store.chain import load
 from model_store.errors import DamagedManifest, StoreUnavailable
 from model_store.memory_store import MemoryStore
+from model_store.signature import Signer
 from model_store.version import Manifest
 from service.health import Health
 from service.metrics import ScorerMetrics
@@ -155,6 +156,27 @@ def test_a_cold_start_takes_the_newest_that_is_whole(world: World) -> None:
     assert world.reloader.check()
     assert (world.version, world.check) == (5, "ok")
     assert world.exact()
+
+
+@pytest.mark.parametrize("author", [None, Signer([b"another's key"])])
+def test_a_version_that_the_key_did_not_sign_is_not_served(author: Signer | None) -> None:
+    key = Signer([b"the trainer's key"])
+    world = World(MemoryStore(signer=key))
+    world.trainer.step()
+    assert world.reloader.check()
+    for snapshot in (False, True):
+        world.store.signer = author
+        made = world.trainer.step(snapshot=snapshot)
+        world.store.signer = key
+        assert not world.reloader.check()
+        assert world.version == 1
+        assert world.check.startswith(f"version {made.version} cannot be loaded (version {made.version}: ")
+        assert "TIDEMILL_SIGNING_KEY" in world.check
+        assert world.check.endswith("serving version 1")
+        assert world.exact()
+    world.trainer.step(snapshot=True)
+    assert world.reloader.check()
+    assert (world.version, world.check) == (4, "ok")
 
 
 def test_rollback_and_forth_again(world: World) -> None:

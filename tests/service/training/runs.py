@@ -8,15 +8,19 @@ from typing import cast
 from consumers.channel import FeederDied, FeederStatus
 from consumers.feeder import Feeder
 from consumers.micro_batch import MicroBatch
+from consumers.recorded import EventsGone
 from consumers.records import OffsetRange, Offsets
 from model_store.lease import Lease, LeaseKeeper
 from model_store.memory_store import MemoryStore
-from model_store.version import KafkaIds, Manifest
+from model_store.version import BatchRecord, KafkaIds, Manifest
 from service.health import Health
 from service.metrics import TrainerMetrics
+from service.training.configuration import config_digest, environment, told
 from service.training.learner import LearnerConfig
-from service.training.publisher import Candidate, Publisher, PublisherRules
-from service.training.resume import begin, config_digest
+from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
+from service.training.rebuild import OpenReader, ReadBatch
+from service.training.reference import Reference
+from service.training.resume import begin
 from service.training.trainer import Trainer
 from tests.service.training.streams import TYPES, micro_batch, random_events
 
@@ -25,6 +29,7 @@ CONFIG = LearnerConfig(
 )
 DIGEST = config_digest(CONFIG, TYPES)
 KAFKA = KafkaIds(cluster_id="cluster", topics={"events": "first"})
+ORIGIN = Origin("run", KAFKA, DIGEST, told(CONFIG, TYPES), environment("cpu"))
 RULES = PublisherRules(
     interval_s=0.0, snapshot_interval_s=3600.0, chain_limit=100, chain_bytes_ratio=4.0, keep_snapshots=3, grace_s=60.0
 )
@@ -48,6 +53,21 @@ def rejects(start: int, end: int) -> MicroBatch:
     """A batch of nothing but rejects."""
     ranges = (OffsetRange("events", 0, start, end),)
     return dataclasses.replace(micro_batch([]), ranges=ranges, rejected={"not json": end - start})
+
+
+def remembered(*batches: MicroBatch) -> OpenReader:
+    """Kafka for whoever learns again: what was fed, by its ranges."""
+    by_ranges = {tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges): batch for batch in batches}
+
+    def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
+        def read(record: BatchRecord) -> MicroBatch:
+            if (batch := by_ranges.get(record.ranges)) is None:
+                raise EventsGone(f"{record.ranges} have expired")
+            return batch
+
+        return read
+
+    return open_reader
 
 
 class FakeFeeder:
@@ -98,22 +118,21 @@ class Run:
         rules: PublisherRules = RULES,
         config: LearnerConfig = CONFIG,
         replay: int = 1,
+        log: OpenReader | None = None,
     ) -> None:
+        """log: where events can be read again."""
         self.store, self.lease = store, hold(store)
         self.metrics, self.health, self.stop = TrainerMetrics(), Health("trainer"), threading.Event()
         self.keeper = LeaseKeeper(store, self.lease, 3600.0)
-        self.beginning = begin(store, config, DIGEST, KAFKA, fresh=fresh)
+        self.beginning = begin(store, config, ORIGIN, log or remembered(), fresh=fresh, metrics=self.metrics)
         self.learner, self.progress = self.beginning.learner, self.beginning.progress
         self.publisher = Publisher(
             store,
             self.lease,
             rules,
-            run_id="run",
-            kafka=KAFKA,
-            config_digest=DIGEST,
-            published=self.beginning.published,
-            parent=self.beginning.parent,
-            newest=self.beginning.newest,
+            ORIGIN,
+            self.beginning.standing,
+            Reference(self.learner.recommender),
             metrics=self.metrics,
             health=self.health,
         )
@@ -146,7 +165,7 @@ class Run:
         )
         self.publisher.start()
         try:
-            if self.beginning.parent is None:
+            if self.beginning.standing.parent is None:
                 self.publisher.submit(Candidate(self.learner.snapshot(), (), {}, 0, {}))
                 self.learner.drain()
                 self.publisher.wait_idle(5.0)

@@ -17,12 +17,13 @@ HERE = TopicPartition("events", 0)
 def test_it_counts_events_and_moves_on() -> None:
     progress = Progress()
     progress.add(rejects(0, 7), dataclasses.replace(NOTHING, n_events=5), 2)
-    progress.add(rejects(7, 9), dataclasses.replace(NOTHING, n_events=1, skipped=True), 0, {"weights_of_version": 3})
+    progress.add(rejects(7, 9), dataclasses.replace(NOTHING, n_events=1, skipped=True), 0, 3)
     assert progress.trained_through == {HERE: 9}
     assert progress.events_trained == 6
     first, second = progress.take_batches()
-    assert (first.ranges, first.replay, first.skipped, first.extra) == ((("events", 0, 0, 7),), 2, False, {})
-    assert (second.replay, second.skipped, second.extra) == (0, True, {"weights_of_version": 3})
+    assert first.ranges == (("events", 0, 0, 7),)
+    assert (first.replay, first.skipped, first.weights_of_version) == (2, False, None)
+    assert (second.replay, second.skipped, second.weights_of_version) == (0, True, 3)
     assert progress.take_batches() == ()
 
 

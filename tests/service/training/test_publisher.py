@@ -71,28 +71,39 @@ def test_a_request_is_answered_by_the_next_version(monkeypatch: pytest.MonkeyPat
 def test_a_snapshot_after_so_many_deltas() -> None:
     store = MemoryStore()
     run = Run(store, rules=dataclasses.replace(RULES, chain_limit=2)).go(batches(6))
-    assert kinds(store) == ["snapshot", "delta", "delta"] * 2 + ["snapshot"]
-    assert_same(load(store, 7).snapshot(), run.learner.snapshot())
+    assert kinds(store) == ["snapshot", *["delta", "delta", "snapshot"] * 3]
+    assert_same(load(store, 10).snapshot(), run.learner.snapshot())
+
+
+def test_a_snapshot_is_the_version_before_written_out_whole() -> None:
+    store = MemoryStore()
+    Run(store, rules=dataclasses.replace(RULES, chain_limit=2)).go(batches(2))
+    before, whole = manifests(store)[-2:]
+    assert (before.kind, whole.kind) == ("delta", "snapshot")
+    assert (whole.parent, whole.batches) == (before.version, ())
+    assert (whole.trained_through, whole.events_trained) == (before.trained_through, before.events_trained)
+    assert_same(load(store, whole.version).snapshot(), load(store, before.version).snapshot())
+    assert store.live() == whole.version
 
 
 def test_a_snapshot_once_the_deltas_are_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_CHAIN_BYTES", 1)
     store = MemoryStore()
     Run(store, rules=dataclasses.replace(RULES, chain_bytes_ratio=1e-6)).go(batches(4))
-    assert kinds(store) == ["snapshot", "delta", "snapshot", "delta", "snapshot"]
+    assert kinds(store) == ["snapshot", *["delta", "snapshot"] * 4]
 
 
 def test_a_snapshot_once_the_last_one_is_old() -> None:
     store = MemoryStore()
     Run(store, rules=dataclasses.replace(RULES, snapshot_interval_s=1e-9)).go(batches(2))
-    assert set(kinds(store)) == {"snapshot"}
+    assert kinds(store) == ["snapshot", *["delta", "snapshot"] * 2]
 
 
 def test_old_versions_go_after_a_snapshot() -> None:
     store = MemoryStore()
     Run(store, rules=dataclasses.replace(RULES, chain_limit=1, keep_snapshots=1, grace_s=0.0)).go(batches(6))
     assert len(store.versions()) < 5
-    assert store.newest() == 7
+    assert store.newest() == 13
 
 
 @pytest.mark.parametrize("where", ["blobs", "publish", "published", "move"])
@@ -108,21 +119,16 @@ def test_a_store_that_is_away_is_tried_again_and_nothing_is_lost(where: str) -> 
     assert run.health.report()[0]
 
 
-def test_a_lost_answer_is_repeated_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though a snapshot falls due between the two attempts."""
+def test_a_lost_answer_is_repeated_with_the_same_bytes() -> None:
     store = Faulty()
     run = Run(store)
-    answers = iter([False, *[True] * 9])  # for the second version on
-    fresh = run.publisher._needs_snapshot
-    monkeypatch.setattr(
-        run.publisher, "_needs_snapshot", lambda: fresh() if run.publisher.version == 0 else next(answers)
-    )
 
     def lose() -> None:
         store.faults = [("published", StoreUnavailable("the answer was lost"))]
 
     run.go([lose, *batches(2)])
-    assert kinds(store) == ["snapshot", "delta", "snapshot"]
+    assert kinds(store) == ["snapshot", "delta", "delta"]
+    assert_same(load(store, 3).snapshot(), run.learner.snapshot())
 
 
 @pytest.mark.parametrize("lost", [ParentMissing("gone"), BlobMissing("gone")])

@@ -23,6 +23,7 @@ from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, trainer
 from service.training.learner import LearnerConfig, LearnResult, _Outcome
+from service.training.reference import Reference
 from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
@@ -166,9 +167,10 @@ def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.Mo
     store = MemoryStore()
     run = Run(store)
     run.go([*batches(2), lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW + 2, first=2)])
-    skipped, extra = zip(*((m.batches[0].skipped, m.batches[0].extra) for m in manifests(store)[3:]), strict=True)
+    batches_of = [m.batches[0] for m in manifests(store) if m.batches][2:]
+    skipped, back_to = zip(*((batch.skipped, batch.weights_of_version) for batch in batches_of), strict=True)
     assert skipped == (True, True, True, False, False)
-    assert extra == ({}, {}, {"weights_of_version": 2}, {}, {})  # before the last batch that was learned
+    assert back_to == (None, None, 2, None, None)  # before the last batch that was learned
     assert run.metric("weights_reset_total") == 1
     assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
     assert manifests(store)[-1].trained_through == {"events": {"0": 140}}
@@ -192,8 +194,8 @@ def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.Monke
     run = Run(MemoryStore())
     learn, calls = run.learner.learn, iter([True, True, False, True, True, False])
 
-    def sometimes(batch: MicroBatch, replay: int = 1) -> LearnResult:
-        result = learn(batch, replay)
+    def sometimes(batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
+        result = learn(batch, replay, reference)
         return dataclasses.replace(result, skipped=True, loss=None) if next(calls) else result
 
     monkeypatch.setattr(run.learner, "learn", sometimes)
@@ -211,7 +213,7 @@ def test_the_version_the_weights_went_back_to_is_the_one_that_was_read(monkeypat
     run.publisher._rules = dataclasses.replace(run.publisher._rules, interval_s=3600.0)
     run.publisher._submitted_at = run.publisher._clock()  # nothing is published before the end
     run.go([lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW, first=2)])
-    assert manifests_of(store, 5).batches[-1].extra == {"weights_of_version": 3}
+    assert manifests_of(store, 5).batches[-1].weights_of_version == 3
 
 
 def manifests_of(store: MemoryStore, version: int) -> Manifest:

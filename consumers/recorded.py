@@ -1,0 +1,113 @@
+"""Micro-batches read again as they were: by their offset ranges, for whoever rebuilds a version from the events."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from consumers.batcher import assemble
+from consumers.decode import DecodeRules, Outcome, Reason, Reject, decode
+from consumers.micro_batch import MicroBatch
+from consumers.records import OffsetRange, Record, TopicPartition
+from consumers.source import EventSource
+
+_POLL_RECORDS = 4096
+_POLL_S = 0.1
+_NEVER_MS = 2**62  # no `ts` is that late: what was too early then is told by the record of the batch, not by the clock
+
+
+class EventsGone(Exception):  # a state of the world, named for what happened
+    """Events that a batch was made of are not in Kafka any more: expired, compacted away, or never there."""
+
+
+class NoAnswer(Exception):
+    """Kafka gave nothing for too long."""
+
+
+class RecordedStream:
+    """Reads the batches of a stretch of the stream in the order in which they were learned."""
+
+    def __init__(
+        self,
+        source: EventSource,
+        wanted: Iterable[OffsetRange],
+        event_types: Mapping[str, float],
+        items_topic: str,
+        *,
+        patience_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`source` is this stream's own and not assigned yet; `wanted`: the ranges of all the batches to come.
+
+        `patience_s`: seconds without any record before `NoAnswer`.
+        """
+        self._source = source
+        self._rules = DecodeRules(event_types, items_topic, future_tolerance_ms=_NEVER_MS)
+        self._types = {name: number for number, name in enumerate(event_types)}
+        self._patience_s, self._clock = patience_s, clock
+        self._ends: dict[TopicPartition, int] = {}
+        self._held: dict[TopicPartition, deque[Record]] = {}
+        self._first: dict[TopicPartition, int] = {}  # what is before was expired when it was asked for
+        starts: dict[str, dict[int, int]] = {}
+        for topic, partition, start, end in wanted:
+            of_topic, where = starts.setdefault(topic, {}), TopicPartition(topic, partition)
+            of_topic[partition] = min(of_topic.get(partition, start), start)
+            self._ends[where] = max(self._ends.get(where, end), end)
+            self._held.setdefault(where, deque())
+        self._read_to = dict.fromkeys(self._held, -1)  # one past the last record seen
+        if starts:
+            source.assign(starts)
+
+    def read(self, ranges: Sequence[OffsetRange], records: int, ahead: Iterable[tuple[str, int, int]]) -> MicroBatch:
+        """The batch of these ranges, `records` records in all, those of `ahead` rejected for being in the future.
+
+        Batches are asked for in their order. Raises: EventsGone, NoAnswer.
+        """
+        taken = {TopicPartition(r.topic, r.partition): self._take(r) for r in ranges}
+        if (found := sum(map(len, taken.values()))) != records:
+            raise EventsGone(f"of the {records} records in {_named(ranges)} {found} are left in Kafka")
+        too_early = set(ahead)
+        return assemble({p: self._decoded(of, too_early) for p, of in taken.items() if of}, ranges, self._types)
+
+    def _take(self, wanted: OffsetRange) -> list[Record]:
+        where = TopicPartition(wanted.topic, wanted.partition)
+        held, since = self._held[where], self._clock()
+        while self._read_to[where] < wanted.end and not self._source.caught_up:
+            if self._poll():
+                since = self._clock()
+            elif self._clock() - since > self._patience_s:
+                raise NoAnswer(
+                    f"no record of {_named([wanted])} for {self._patience_s:g} s: {self._source.status.message}"
+                )
+        if wanted.start < (first := self._first.get(where, 0)):
+            raise EventsGone(f"{_named([wanted])} is needed, and everything before {first} has expired")
+        records = []
+        while held and held[0].offset < wanted.end:
+            records.append(held.popleft())
+        return [record for record in records if record.offset >= wanted.start]
+
+    def _poll(self) -> bool:
+        records = self._source.poll(_POLL_RECORDS, _POLL_S)
+        for gap in self._source.take_expired():
+            self._first[TopicPartition(gap.topic, gap.partition)] = gap.end
+        for record in records:
+            where = TopicPartition(record.topic, record.partition)
+            if where in self._read_to:
+                self._read_to[where] = record.offset + 1
+                if record.offset < self._ends[where]:
+                    self._held[where].append(record)
+        return bool(records)
+
+    def _decoded(self, records: list[Record], too_early: set[tuple[str, int, int]]) -> list[tuple[Record, Outcome]]:
+        outcomes = decode(records, self._rules, 0).outcomes
+        return [
+            (record, _rejected(record) if (record.topic, record.partition, record.offset) in too_early else outcome)
+            for record, outcome in zip(records, outcomes, strict=True)
+        ]
+
+
+def _rejected(record: Record) -> Reject:
+    return Reject(record, Reason.TS_IN_FUTURE, "was in the future when it was read first")
+
+
+def _named(ranges: Sequence[OffsetRange]) -> str:
+    return ", ".join(f"{r.topic}[{r.partition}] {r.start}..{r.end - 1}" for r in ranges)

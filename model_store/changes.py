@@ -1,0 +1,82 @@
+"""Which rows of a state have changed since somebody last took them (as torchrec's model tracker): cost follows change.
+
+Several may keep count of one state, each at a pace of its own: versions take item rows many times a minute, and a slow
+checkpoint the trainer's rows now and then.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.weights import Rows, State, Update, Want
+
+Index = NDArray[np.int64]
+
+
+class Touched:
+    """Rows that were written: a list of arrays, made unique when asked for."""
+
+    COMPACT = 1 << 20  # entries held before they are made unique, which bounds memory when nobody takes them
+
+    def __init__(self) -> None:
+        self._parts: list[Index] = []
+        self._held = 0
+        self._after_compaction = 0
+
+    def add(self, rows: Index) -> None:
+        self._parts.append(rows)
+        self._held += len(rows)
+        if self._held > self.COMPACT + 2 * self._after_compaction:
+            unique = self._unique()
+            self._parts, self._held, self._after_compaction = [unique], len(unique), len(unique)
+
+    def take(self) -> Index:
+        """Each row once, ascending; from now on none is."""
+        unique = self._unique()
+        self._parts, self._held, self._after_compaction = [], 0, 0
+        return unique
+
+    def _unique(self) -> Index:
+        return np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
+
+
+class Changes:
+    """What a run of updates has changed in a state, of the tables and tensors that `want` names (None: all)."""
+
+    def __init__(self, want: Want | None = None) -> None:
+        self._want = want or (lambda _: True)
+        self._full = False
+        self._tables: dict[str, Touched] = {}
+        self._tensors: set[str] = set()
+
+    def add(self, update: Update) -> None:
+        """Notes an update that was, or is about to be, applied to the state."""
+        if update.full:
+            self._full, self._tables, self._tensors = True, {}, set()
+        if self._full:
+            return
+        for name, rows in update.tables.items():
+            if self._want(name):
+                self._tables.setdefault(name, Touched()).add(rows.index)
+        self._tensors.update(name for name in update.tensors if self._want(name))
+
+    def take(self, state: State) -> Update:
+        """One update that brings whoever had the state at the last `take` to what it is now; full after a full one.
+
+        Arrays may be views of the state: valid until its next `apply`.
+        """
+        full, tables, tensors = self._full, self._tables, self._tensors
+        self._full, self._tables, self._tensors = False, {}, set()
+        if full:
+            return state.snapshot(self._want)
+        return Update(
+            full=False,
+            tables={name: _rows(state, name, touched.take()) for name, touched in sorted(tables.items())},
+            tensors={name: state.tensor(name) for name in sorted(tensors)},
+        )
+
+
+def _rows(state: State, name: str, index: Index) -> Rows:
+    values = state.table(name)
+    if isinstance(values, list):
+        return Rows(index, [values[row] for row in index.tolist()], len(values))
+    return Rows(index, values[index], len(values))

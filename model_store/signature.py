@@ -1,0 +1,75 @@
+"""Who made a manifest: HMAC-SHA256 over its canonical JSON, with a key that the trainer and its readers share.
+
+A manifest names the SHA-256 of every blob, so a signature covers the whole version. docs/wire-format.md says what it
+does not cover.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from model_store.errors import DamagedManifest
+from model_store.version import canonical_json
+
+FIELD = "signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The first key signs, each of them is accepted: so a key can be changed while everything runs.
+
+    unsigned_too: manifests without a signature are read as well, for a trainer that goes on from before there was a
+    key. One with a wrong signature never is.
+    """
+
+    keys: Sequence[bytes] = field(repr=False)
+    unsigned_too: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.keys or not all(self.keys):
+            raise ValueError("a signer has one or more keys, none of them empty")
+
+    def sign(self, data: bytes) -> bytes:
+        return sign(data, self.keys[0])
+
+    def verify(self, data: bytes) -> bytes:
+        return verify(data, self.keys, unsigned_too=self.unsigned_too)
+
+
+def sign(data: bytes, key: bytes) -> bytes:
+    """A manifest with its signature; one that is there already is replaced. Canonical JSON in, canonical JSON out."""
+    fields = json.loads(data)
+    fields.pop(FIELD, None)
+    return canonical_json({**fields, FIELD: _hmac(fields, key)})
+
+
+def verify(data: bytes, keys: Sequence[bytes], *, unsigned_too: bool = False) -> bytes:
+    """The canonical JSON of a manifest that one of the keys has signed.
+
+    Read this and not `data`: of a field that stands twice, two parsers may take different ones.
+
+    Raises: DamagedManifest, which never tells the signature that would have been right.
+    """
+    try:
+        fields = json.loads(data)
+        if not isinstance(fields, dict):
+            raise ValueError
+        said = fields.pop(FIELD, None)
+        right = [_hmac(fields, key) for key in keys]
+    except (ValueError, RecursionError):
+        raise DamagedManifest("manifest: not a JSON object, so it has no signature") from None
+    if said is None:
+        if unsigned_too:
+            return canonical_json(fields)
+        raise DamagedManifest("manifest: it is not signed, and TIDEMILL_SIGNING_KEY is set")
+    # every key is compared, each in constant time: how long it takes tells nothing about any of them
+    matches = [hmac.compare_digest(each.encode(), str(said).encode(errors="replace")) for each in right]
+    if not any(matches):
+        raise DamagedManifest("manifest: its signature is not by TIDEMILL_SIGNING_KEY")
+    return canonical_json({**fields, FIELD: said})
+
+
+def _hmac(fields: dict[str, object], key: bytes) -> str:
+    return hmac.new(key, canonical_json(fields), hashlib.sha256).hexdigest()

@@ -1,0 +1,196 @@
+"""Whether a version may go live: it must be in good health, and predict no worse than one known to be good.
+
+The yardstick is a *reference*: a version that was live and was found good, some thousand events ago. Both the trainer's
+present weights and the reference's rank the same events before anyone learns from them, so a hard hour of the stream
+counts against neither, and what is compared is only what learning has done since. A version that does worse, with
+a significance that chance reaches once in many thousand looks, is published and does not go live; when that lasts,
+learning goes back to the reference's weights (Breck et al., "Data Validation for Machine Learning", 2019, for why
+a stream must be expected to go bad; the paired test is the usual one for two rankers on the same queries).
+
+No I/O and no clock: time is counted in ranked events.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.weights import State, Update
+from service.training.evaluation import PairedSums
+
+ROWS = "item/row"
+DENSE = "network/"
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """Numbers with their reasons; what they were measured on is in docs/decisions/gate.md."""
+
+    enabled: bool = True
+    least: float = 200.0  # ranked events; with fewer nothing is said of quality
+    reopen: int = 10_000  # events after which a closed gate that nothing speaks against opens, ranked or not
+    window: float = 2_000.0  # ranked events over which the comparison fades to a half
+    significance: float = 4.0  # standard errors; the comparison is looked at many times a minute
+    tolerance: float = 0.05  # of the reference's NDCG; a smaller loss is nobody's business
+    advance: float = 10_000.0  # ranked events after which a good version becomes the reference
+    revert: float = 1_000.0  # ranked events with a failing version before learning goes back
+    growth: float = 10.0  # times the reference's norms: weights that explode, not weights that grow
+    moved: float = 0.5  # share of the rows the reference has that one version moves by more than half their length
+    young: int = 1_000  # events; a model that has doubled its experience since the reference takes a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The weights of a version in four numbers."""
+
+    row_norm: float = 0.0  # root mean square over item rows of their length
+    dense_norm: float = 0.0  # length of the network's parameters
+    rows_moved: float = 0.0  # share of the reference's rows that moved by more than half their length at once
+    finite: bool = True
+
+
+class WeightHealth:
+    """Keeps the norms of a growing state at the cost of what changes."""
+
+    def __init__(self) -> None:
+        self._row_squares = 0.0
+        self.settled = 0  # rows below have been learned for a while; the first steps of a new one are long
+
+    def measure(self, before: State, update: Update) -> Health:
+        """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
+        rows = update.tables.get(ROWS)
+        size = 0
+        moved = 0
+        if not math.isfinite(self._row_squares):
+            self._row_squares = _squares_of(before)
+        if rows is not None:
+            size = rows.size
+            new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
+            squares = np.square(new).sum(1)  # [n]
+            if update.full or ROWS not in before.tables:
+                self._row_squares = float(squares.sum())
+            else:
+                old_size = before.tables[ROWS]
+                known = rows.index < old_size
+                old = np.asarray(before.table(ROWS))[rows.index[known]].astype(np.float64)
+                old_squares = np.square(old).sum(1)
+                old_squares[~np.isfinite(old_squares)] = 0.0
+                self._row_squares += float(squares.sum()) - float(old_squares.sum())
+                far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
+                moved = int(far[rows.index[known] < self.settled].sum())
+        dense = [tensor for name, tensor in update.tensors.items() if name.startswith(DENSE)]
+        dense_squares = sum(float(np.square(tensor.astype(np.float64)).sum()) for tensor in dense)
+        return Health(
+            row_norm=math.sqrt(max(self._row_squares, 0.0) / size) if size else 0.0,
+            dense_norm=math.sqrt(dense_squares),
+            rows_moved=moved / self.settled if self.settled else 0.0,
+            finite=math.isfinite(self._row_squares) and math.isfinite(dense_squares),
+        )
+
+
+class Gate:
+    """`observe` what was measured with each candidate, then ask for its `verdict`."""
+
+    def __init__(self, rules: GateRules, *, opened: bool = True, events: int = 0) -> None:
+        """opened: whether the version before was let through, which holds until there is evidence. events: learned."""
+        self.rules = rules
+        self.reference_health = Health()
+        self._sums = PairedSums()
+        self._since_reference = 0.0
+        self._failing = 0.0  # ranked events since versions began to fail
+        self._opened = opened
+        self._events = self._events_at_reference = self._events_when_closed = events
+
+    def observe(self, measured: PairedSums, events: int) -> None:
+        """Adds a comparison on events that nobody had learned from. events: learned in all."""
+        self._events = events
+        self._sums.fade(0.5 ** (measured.n / self.rules.window))
+        self._sums.add(measured)
+        self._since_reference += measured.n
+        if not self._opened:
+            self._failing += measured.n
+
+    def verdict(self, health: Health) -> str | None:
+        """Why this version must not go live; None where it may."""
+        if not self.rules.enabled:
+            return None
+        why = self._illness(health)
+        if why is None:
+            why = self._worse()
+            if why is None and not self._opened and self._knows_little():
+                why = "too few events have been ranked since to tell whether it is good again"
+        if why is None:
+            self._opened, self._failing = True, 0.0
+        elif self._opened:
+            self._opened, self._events_when_closed = False, self._events
+        return why
+
+    def _knows_little(self) -> bool:
+        return self._sums.n < self.rules.least and self._events - self._events_when_closed < self.rules.reopen
+
+    def should_advance(self) -> bool:
+        """Whether the version just let through may become the reference."""
+        older = self._events >= max(self.rules.young, 2 * self._events_at_reference)
+        return self._opened and (older or self._since_reference >= self.rules.advance)
+
+    def advanced(self, health: Health) -> None:
+        """To be called when a version has become the reference."""
+        self.reference_health = health
+        self._sums, self._since_reference = PairedSums(), 0.0
+        self._events_at_reference = self._events
+
+    def should_revert(self) -> bool:
+        """Whether versions have failed for so long that learning should go back to the reference."""
+        return not self._opened and self._failing >= self.rules.revert
+
+    def reverted(self) -> None:
+        """To be called when learning has gone back: the evidence was of weights that are gone."""
+        self._sums, self._failing = PairedSums(), 0.0
+
+    @property
+    def difference(self) -> float:
+        """NDCG at 20 of the present weights less the reference's, on the same events; 0 without any."""
+        return self._sums.mean
+
+    def _illness(self, health: Health) -> str | None:
+        rules, good = self.rules, self.reference_health
+        if not health.finite:
+            return "the weights are not finite"
+        for what, now, then in (
+            ("item rows", health.row_norm, good.row_norm),
+            ("the network's parameters", health.dense_norm, good.dense_norm),
+        ):
+            if then > 0 and now > rules.growth * then:
+                return f"{what} have grown from a norm of {then:.3g} to {now:.3g}"
+        if health.rows_moved > rules.moved:
+            return f"{health.rows_moved:.0%} of the item rows moved by more than half their length at once"
+        return None
+
+    def _worse(self) -> str | None:
+        sums, rules = self._sums, self.rules
+        if sums.n < rules.least:
+            return None
+        lost = -sums.mean
+        if lost <= rules.tolerance * sums.reference or lost <= rules.significance * sums.standard_error:
+            return None
+        return (
+            f"NDCG@20 is {sums.reference - lost:.4f} where the reference's is {sums.reference:.4f}, "
+            f"on the same {sums.n:.0f} events"
+        )
+
+
+def _squares_of(state: State) -> float:
+    """Of the rows that are finite: the others are about to be replaced, or are met again as not finite."""
+    squares = np.square(np.asarray(state.table(ROWS), dtype=np.float64)).sum(1)
+    return float(squares[np.isfinite(squares)].sum())
+
+
+def figures(health: Health) -> dict[str, float]:
+    """As a manifest's metrics; what is not finite is left out."""
+    found: Mapping[str, float] = {
+        "row_norm": health.row_norm,
+        "dense_norm": health.dense_norm,
+        "rows_moved": health.rows_moved,
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}

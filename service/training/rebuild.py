@@ -1,0 +1,104 @@
+"""Learning again exactly what a version learned: from an earlier state, its manifests' batches and the events in Kafka.
+
+A restarted trainer does it for what was published since its last checkpoint, and `tidemill verify` as a proof.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from consumers.kafka_source import KafkaSource
+from consumers.micro_batch import MicroBatch
+from consumers.recorded import RecordedStream
+from consumers.records import OffsetRange
+from model_store.codec import WEIGHTS_GROUP, checksum, encode
+from model_store.version import BatchRecord, Manifest
+from model_store.weights import TRAINER, State, Update
+from service.training.configuration import LIMITS
+from service.training.learner import Learner
+from service.training.progress import Progress
+
+ReadBatch = Callable[[BatchRecord], MicroBatch]
+"""The events of a batch, as they were. Raises: EventsGone, NoAnswer."""
+
+OpenReader = Callable[[Sequence[Manifest]], ReadBatch]
+"""Something that reads the batches of these manifests, in their order; whoever made it closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A version that has been learned again."""
+
+    manifest: Manifest
+    same: bool | None  # whether its weights hash to what was published; None where that was no delta to compare with
+    update: Update  # what changed since the one before
+
+
+def from_kafka(
+    stack: ExitStack, bootstrap: str, kafka: Mapping[str, Any], event_types: Mapping[str, float], items_topic: str
+) -> OpenReader:
+    """Opens readers over consumers of their own, which `stack` closes."""
+
+    def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
+        source = KafkaSource(bootstrap, "tidemill-rebuild", extra=kafka)
+        stack.callback(source.close)
+        ranges = [OffsetRange(*r) for manifest in manifests for batch in manifest.batches for r in batch.ranges]
+        stream = RecordedStream(source, ranges, event_types, items_topic)
+        return lambda batch: stream.read([OffsetRange(*r) for r in batch.ranges], batch.records, batch.ahead)
+
+    return open_reader
+
+
+def resets(manifests: Sequence[Manifest]) -> set[int]:
+    """The versions whose weights are gone back to on the way through these."""
+    back = {batch.weights_of_version for manifest in manifests for batch in manifest.batches}
+    return {version for version in back if version is not None}
+
+
+def rebuild(
+    learner: Learner,
+    progress: Progress,
+    manifests: Sequence[Manifest],
+    read: ReadBatch,
+    state_of: Callable[[int], State],
+    *,
+    prepare: Callable[[Manifest], None] = lambda manifest: None,
+) -> Iterator[Rebuilt]:
+    """Learns the batches of `manifests`, in their order, after what `learner` and `progress` have; version by version.
+
+    state_of: a version that weights went back to and that is not among `manifests`.
+    prepare: called before each version.
+
+    Raises: what `read` and `state_of` raise.
+    """
+    targets = resets(manifests)
+    passed: dict[int, State] = {}
+    for manifest in manifests:
+        prepare(manifest)
+        limits = {name: manifest.config[name] for name in LIMITS if name in manifest.config}
+        learner.config = replace(learner.config, **limits)  # type: ignore[arg-type]
+        for record in manifest.batches:
+            batch = read(record)
+            result = learner.learn(batch, int(record.replay))
+            if (target := record.weights_of_version) is not None:
+                learner.reset_weights(passed[target] if target in passed else state_of(target))
+            progress.add(batch, result, int(record.replay), target)
+        update = learner.drain()
+        if manifest.version in targets:
+            passed[manifest.version] = State()
+            passed[manifest.version].apply(learner.snapshot())
+        yield Rebuilt(manifest, _same(manifest, update), update)
+
+
+def _same(manifest: Manifest, update: Update) -> bool | None:
+    if manifest.kind != "delta":
+        return None
+    weights = Update(
+        full=False,
+        tables={name: rows for name, rows in update.tables.items() if not name.startswith(TRAINER)},
+        tensors={name: tensor for name, tensor in update.tensors.items() if not name.startswith(TRAINER)},
+    )
+    found = {name: checksum(data) for name, data in encode(weights).items()}
+    published = {name: ref.checksum for name, ref in manifest.blobs.items() if name.startswith(WEIGHTS_GROUP)}
+    return found == published

@@ -1,0 +1,125 @@
+"""A batch read again by its ranges is the batch that was: same columns, same order, same rejects."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.batcher import MicroBatcher
+from consumers.channel import encode
+from consumers.decode import DecodeRules, decode
+from consumers.memory_source import MemoryLog, MemorySource
+from consumers.micro_batch import MicroBatch
+from consumers.recorded import EventsGone, NoAnswer, RecordedStream
+from consumers.records import OffsetRange, Record, TopicPartition
+from tests.consumers.samples import NOW_MS, event_json, item_json, streams
+
+RULES = DecodeRules()
+HOUR_MS = 3_600_000
+
+
+def log_of(records: list[Record]) -> MemoryLog:
+    log = MemoryLog()
+    for topic in ("events", "items"):
+        log.create(topic, 2)
+    for record in records:
+        while log.end(TopicPartition(record.topic, record.partition)) < record.offset:  # a gap: something not kept
+            log.append(record.topic, b"gap", partition=record.partition)
+        log.append(record.topic, record.value, record.key, record.partition, record.timestamp_ms)
+    return log
+
+
+def first_reading(log: MemoryLog, max_events: int, polls: list[int], now_ms: int = NOW_MS) -> list[MicroBatch]:
+    """Batches as a feeder cuts them, whatever the sizes of its polls."""
+    source = MemorySource(log, "first")
+    source.assign({"items": {}, "events": {}})
+    batcher = MicroBatcher(max_events, 1.0, list(RULES.event_types), lambda: 0.0)
+    batches: list[MicroBatch] = []
+    sizes = iter([size for size in polls if size])
+    while records := source.poll(next(sizes, 50), 0):
+        batches += batcher.add(decode(records, RULES, now_ms))
+    last = batcher.flush()
+    return batches + ([last] if last is not None else [])
+
+
+def read_again(log: MemoryLog, batches: list[MicroBatch], patience_s: float = 1.0) -> list[MicroBatch]:
+    stream = RecordedStream(
+        MemorySource(log, "again"),
+        [r for batch in batches for r in batch.ranges],
+        RULES.event_types,
+        "items",
+        patience_s=patience_s,
+    )
+    return [stream.read(batch.ranges, batch.records, batch.ahead) for batch in batches]
+
+
+def content(batch: MicroBatch) -> bytes:
+    return encode(replace(batch, end_offsets={}, expired={}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams(), st.integers(1, 7), st.lists(st.integers(0, 9)), st.integers(0, 20))
+def test_batches_are_read_again_bit_for_bit(
+    records: list[Record], max_events: int, polls: list[int], from_batch: int
+) -> None:
+    log = log_of(records)
+    batches = first_reading(log, max_events, polls)[from_batch:]
+    assert [content(batch) for batch in read_again(log, batches)] == [content(batch) for batch in batches]
+
+
+def test_what_was_in_the_future_then_is_still_rejected_when_its_time_has_come() -> None:
+    log = MemoryLog()
+    log.create("events", 1)
+    for hours in (0, 30, 1):
+        log.append("events", event_json(ts=NOW_MS + hours * HOUR_MS), b"u1", 0, NOW_MS)
+    (batch,) = first_reading(log, 10, [])
+    assert batch.ahead == (("events", 0, 1),)
+    (again,) = read_again(log, [batch])
+    assert content(again) == content(batch)
+    assert len(again) == 2
+    (later,) = first_reading(log, 10, [], NOW_MS + 30 * HOUR_MS)  # the clock alone would have let it in
+    assert len(later) == 3
+
+
+def test_expired_events_are_named() -> None:
+    log = MemoryLog()
+    log.create("events", 1)
+    for _ in range(10):
+        log.append("events", event_json(), b"u1", 0, NOW_MS)
+    batches = first_reading(log, 5, [])
+    log.expire(TopicPartition("events", 0), 7)
+    with pytest.raises(EventsGone, match=r"events\[0\] 0\.\.4 is needed, and everything before 7 has expired"):
+        read_again(log, batches)
+    with pytest.raises(EventsGone, match=r"events\[0\] 5\.\.9"):
+        read_again(log, batches[1:])
+
+
+def test_compacted_records_are_missed() -> None:
+    log = MemoryLog()
+    log.create("items", 1)
+    for n in range(6):
+        log.append("items", item_json(item_id=f"i{n % 3}"), f"i{n % 3}".encode(), 0, NOW_MS)
+    batches = first_reading(log, 10, [])
+    kept = log.records[TopicPartition("items", 0)]
+    kept[:] = [record for record in kept if record.offset not in (1, 2)]
+    with pytest.raises(EventsGone, match=r"of the 6 records in items\[0\] 0\.\.5 4 are left"):
+        read_again(log, batches)
+
+
+def test_a_stream_that_gives_nothing_is_given_up() -> None:
+    log = MemoryLog()
+    log.create("events", 1)
+    log.append("events", event_json(), b"u1", 0, NOW_MS)
+
+    class Silent(MemorySource):
+        caught_up = False
+
+        def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+            return []
+
+    stream = RecordedStream(
+        Silent(log, "again"), [OffsetRange("events", 0, 0, 1)], RULES.event_types, "items", patience_s=0.01
+    )
+    with pytest.raises(NoAnswer, match=r"events\[0\] 0\.\.0"):
+        stream.read([OffsetRange("events", 0, 0, 1)], 1, [])
