@@ -10,17 +10,22 @@ import torch
 from consumers.batcher import MicroBatcher
 from consumers.decode import DecodeRules, decode
 from consumers.records import Record
-from model_store.weights import State
+from model_store.weights import TRAINER, State
 from service.settings import TrainerSettings
 from service.training.configuration import learner_config
 from service.training.learner import Learner
 
 
-def fingerprint(state: State) -> str:
-    """SHA-256 over every table and tensor of a version, those for trainers too: names, types, shapes and bits."""
+def fingerprint(state: State, *, checkpoint: bool = True) -> str:
+    """SHA-256 over every table and tensor of a version: names, types, shapes and bits.
+
+    Those for trainers too, but for a version that is no checkpoint: it does not bring them.
+    """
     whole = hashlib.sha256()
     content = {name: state.table(name) for name in state.tables} | {name: state.tensor(name) for name in state.tensors}
     for name, values in sorted(content.items()):
+        if name.startswith(TRAINER) and not checkpoint:
+            continue
         if isinstance(values, list):
             kind, data = "strings", "\n".join(values).encode()
         else:
@@ -29,10 +34,12 @@ def fingerprint(state: State) -> str:
     return whole.hexdigest()
 
 
-def fingerprints(topic: str, records: Sequence[tuple[bytes, bytes]], seed: int, batch_events: int) -> dict[int, str]:
-    """By the offset it has learned through: the fingerprint after each batch of a partition's (key, value) records.
+def fingerprints(
+    topic: str, records: Sequence[tuple[bytes, bytes]], seed: int, batch_events: int
+) -> dict[tuple[int, bool], str]:
+    """By the offset it has learned through, and whether it is a checkpoint: fingerprints after each batch.
 
-    Without replay. As `tidemill trainer` does it: one thread, the same settings.
+    `records`: (key, value) of a partition. As `tidemill trainer` does it without replay: one thread, the same settings.
     """
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
@@ -44,9 +51,10 @@ def fingerprints(topic: str, records: Sequence[tuple[bytes, bytes]], seed: int, 
     state = State()
     state.apply(learner.snapshot())
     learner.drain()
-    found = {0: fingerprint(state)}
+    found = {(0, whole): fingerprint(state, checkpoint=whole) for whole in (True, False)}
     for batch in batcher.add(decoded):
         learner.learn(batch, replay=0)
         state.apply(learner.drain())
-        found[batch.ranges[0].end] = fingerprint(state)
+        for whole in (True, False):
+            found[batch.ranges[0].end, whole] = fingerprint(state, checkpoint=whole)
     return found

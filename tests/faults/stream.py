@@ -155,18 +155,21 @@ class Stream:
                 self.send(more())
             time.sleep(0.05)
 
-    def fingerprints(self) -> dict[int, set[str]]:
-        """Of every version, as loaded from the one before or from its own snapshot, by offset in the partition."""
-        found: dict[int, set[str]] = {}
+    def fingerprints(self) -> dict[tuple[int, bool], set[str]]:
+        """Of every version, by its offset in the partition and whether it is a checkpoint.
+
+        Each is loaded from the one before or its own snapshot, and the last one once more, from nothing.
+        """
+        found: dict[tuple[int, bool], set[str]] = {}
         state, have = State(), None
         for manifest in self.manifests():
             known = None if have is None else (state, have)
             state, have = load(self.store, manifest.version, known=known), manifest.version
-            offset = manifest.trained_through.get(self.topic, {}).get("0", 0)
-            found.setdefault(offset, set()).add(fingerprint(state))
+            at = manifest.trained_through.get(self.topic, {}).get("0", 0), manifest.checkpoint
+            found.setdefault(at, set()).add(fingerprint(state, checkpoint=manifest.checkpoint))
         assert have is not None
         assert self.store.live() == have
-        assert fingerprint(load(self.store, have)) in found[offset]  # from a snapshot on
+        assert fingerprint(load(self.store, have), checkpoint=manifest.checkpoint) in found[at]
         return found
 
     def close(self) -> None:

@@ -29,11 +29,13 @@ RANDOM_KILLS = 50 if FULL else 8
 BATCH = 100
 BATCHES = 20  # and two more when somebody has been killed
 QUICK_VERSIONS = {"TIDEMILL_PUBLISH_INTERVAL_MS": "0", "TIDEMILL_CHAIN_LIMIT": "3"}  # many, and many snapshots
-# Cut by size alone, so that a batch is the same whatever came between; replay depends on the load, so there is none.
+# Cut by size alone, so that a batch is the same whatever came between. Replay depends on the load and the gate on when
+# versions are published: both are in the manifests, and here they are off.
 BY_SIZE = QUICK_VERSIONS | {
     "TIDEMILL_BATCH_EVENTS": str(BATCH),
     "TIDEMILL_BATCH_WAIT_MS": "3600000",
     "TIDEMILL_REPLAY": "0",
+    "TIDEMILL_GATE": "0",
 }
 PASSAGES = {"before the commit to Kafka": 2, "during a checkpoint": 3}  # at most; elsewhere 6
 
@@ -51,9 +53,9 @@ def unkilled() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def by_size(servers: tuple[str, str], directory: Path, seed: int) -> AbstractContextManager[Stream]:
+def by_size(servers: tuple[str, str], directory: Path, seed: int, **settings: str) -> AbstractContextManager[Stream]:
     name = f"size-{seed}-{time.monotonic_ns()}"
-    return stream(servers, directory, name, partition=0, TIDEMILL_SEED=str(seed), **BY_SIZE)
+    return stream(servers, directory, name, partition=0, TIDEMILL_SEED=str(seed), **BY_SIZE | settings)
 
 
 def check_versions(made: Stream, seed: int, pool: ProcessPoolExecutor) -> tuple[str, int]:
@@ -65,9 +67,9 @@ def check_versions(made: Stream, seed: int, pool: ProcessPoolExecutor) -> tuple[
     found = made.fingerprints()
     assert found.keys() <= expected.keys()
     assert {at: {expected[at]} for at in found} == found
-    assert max(found) == len(made.sent) == max(expected)
+    assert max(found)[0] == len(made.sent) == max(expected)[0]
     assert len(set(expected.values())) == len(expected)  # no two alike: equal means something
-    return expected[max(found)], len(made.manifests())
+    return expected[len(made.sent), True], len(made.manifests())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -107,10 +109,19 @@ def test_killed_at_a_hop(
     print(f"\n{hop}, passage {passage}, seed {seed}: {versions} versions, {last[:16]}")
 
 
-def test_killed_at_random(servers: tuple[str, str], unkilled: ProcessPoolExecutor, tmp_path: Path) -> None:
-    """Many a trainer dies before it has learned anything, others amid it, some with nothing left to do."""
+@pytest.mark.parametrize("checkpoint_interval_s", ["0", "1.5"])
+def test_killed_at_random(
+    servers: tuple[str, str], unkilled: ProcessPoolExecutor, tmp_path: Path, checkpoint_interval_s: str
+) -> None:
+    """Many a trainer dies before it has learned anything, others amid it, some with nothing left to do.
+
+    Where not every version is a checkpoint, what was published since the last one is learned again.
+    """
     rng, traffic = random.Random(1), Traffic(1)
-    with by_size(servers, tmp_path, 1) as killed, by_size(servers, tmp_path, 1) as whole:
+    settings = {"TIDEMILL_CHECKPOINT_INTERVAL_S": checkpoint_interval_s}
+    if checkpoint_interval_s != "0":
+        settings["TIDEMILL_CHAIN_LIMIT"] = "1000"  # a snapshot is a checkpoint
+    with by_size(servers, tmp_path, 1, **settings) as killed, by_size(servers, tmp_path, 1) as whole:
         for _ in range(RANDOM_KILLS):
             trainer = killed.start()
             until = time.monotonic() + rng.uniform(0.0, 4.0)
@@ -123,14 +134,18 @@ def test_killed_at_random(servers: tuple[str, str], unkilled: ProcessPoolExecuto
         killed.send(traffic.take(2 * BATCH - traffic.events % BATCH))
         killed.finish(trainer)
         last, versions = check_versions(killed, 1, unkilled)
-        runs = {manifest.run_id for manifest in killed.manifests()}
+        manifests = killed.manifests()
+        runs = {manifest.run_id for manifest in manifests}
 
         trainer = whole.start()
         whole.send(killed.sent)
         whole.finish(trainer)
-        assert whole.fingerprints()[len(whole.sent)] == {last}
+        assert whole.fingerprints()[len(whole.sent), True] == {last}
+    checkpoints = sum(manifest.checkpoint for manifest in manifests)
+    assert (checkpoints == len(manifests)) == (checkpoint_interval_s == "0")
     print(
-        f"\n{RANDOM_KILLS} random kills: {traffic.events} events, {versions} versions of {len(runs)} runs, {last[:16]}"
+        f"\n{RANDOM_KILLS} random kills, {traffic.events} events: {versions} versions of {len(runs)} runs, "
+        f"{checkpoints} of them checkpoints, {last[:16]}"
     )
 
 
