@@ -1,7 +1,7 @@
 """Whether a version may go live: it must be in good health, and predict no worse than one known to be good.
 
-The yardstick is a *reference*: a version that was found good, some thousand events ago. The trainer's present weights and
-the reference's rank the same events before anyone learns from them, so a hard hour of the stream counts against
+The yardstick is a *reference*: a version that was found good, some thousand events ago. The trainer's present weights
+and the reference's rank the same events before anyone learns from them, so a hard hour of the stream counts against
 neither, and what is compared is only what learning has done since. Two things are looked for:
 
 * present weights that do worse than the reference's: learning has spoilt something;
@@ -198,7 +198,6 @@ class Gate:
             f"NDCG@20 is {sums.reference - lost:.4f} where the reference's is {sums.reference:.4f}, "
             f"on the same {sums.n:.0f} events"
         )
-
 
     def _strange(self) -> str | None:
         recent, usual, rules = self._recent, self._usual, self.rules
