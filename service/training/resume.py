@@ -104,15 +104,21 @@ def _learned_again(
 def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
     """The versions after the checkpoint that lead up to the newest one, ascending; none where the record is broken."""
     since: list[Manifest] = []
+    why = "is not on record"
     try:
         for manifest in ancestors(store, newest):
             if manifest.version == found.version:
                 return since[::-1]
             if manifest.config_digest != found.manifest.config_digest:
+                why = f"is of another configuration in version {manifest.version}"
                 break
             since.append(manifest)
     except DamagedManifest as error:
-        log.error("how the versions after %d were made cannot be read: %s", found.version, error)
+        why = f"cannot be read ({error})"
+    log.error(
+        "how versions %d to %d were made %s; learning goes on from version %d",
+        found.version + 1, newest, why, found.version,
+    )  # fmt: skip
     return []
 
 

@@ -87,7 +87,7 @@ def test_after_a_full_update_everything_is_taken_once() -> None:
 def test_touched_rows_come_out_once_and_ascending(steps: list[list[int] | None]) -> None:
     """None: somebody takes them. However often they are made unique in between."""
     touched, expected = Touched(), set[int]()
-    touched.COMPACT = 10  # type: ignore[misc]
+    touched.COMPACT = 10
     for rows in steps:
         if rows is None:
             assert touched.take().tolist() == sorted(expected)
