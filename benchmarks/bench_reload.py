@@ -1,7 +1,7 @@
 """What does reloading cost who scores meanwhile? p99 of scoring a group of users, with a reloader at work and without.
 
-Both in one process, as in a scorer, in turns of some seconds; what is told is the median over the turns of the quotient of
-two neighbours, since on a shared machine each turn is another one. A delta has 10,000 rows, and one comes every 200 ms.
+Both in one process, as in a scorer, in turns of some seconds; what is told is the median over the turns of the quotient
+of two neighbours, since a shared machine is another one each turn. A delta has 10,000 rows; one comes every 200 ms.
 """
 
 import argparse
@@ -133,14 +133,15 @@ def main() -> None:
         table = np.array(pairs)  # [turns, (p50, p99), (without, with)]
         quotient = np.median(table[:, :, 1] / table[:, :, 0], axis=0)
         without, reloads = np.median(table, axis=0).T
-        each = world.metrics.registry
-        count = each.get_sample_value("tidemill_reload_seconds_count") or 1
-        took_s = (each.get_sample_value("tidemill_reload_seconds_sum") or 0) / count
+        low, high = np.percentile(table[:, 1, 1] / table[:, 1, 0], (25, 75))
+        registry = world.metrics.registry
+        count = registry.get_sample_value("tidemill_reload_seconds_count") or 1
+        reload_s = (registry.get_sample_value("tidemill_reload_seconds_sum") or 0) / count
         print(
             f"{items:8d} items, {users:2d} users: without p50 {without[0]:6.2f} p99 {without[1]:6.2f} ms, "
-            f"reloading p50 {reloads[0]:6.2f} p99 {reloads[1]:6.2f} ms; p50 x {quotient[0]:.2f}, p99 x {quotient[1]:.2f} "
-            f"(quartiles {', '.join(f'{q:.2f}' for q in np.percentile(table[:, 1, 1] / table[:, 1, 0], (25, 75)))}); "
-            f"{count:.0f} reloads of {1e3 * took_s:.1f} ms",
+            f"reloading p50 {reloads[0]:6.2f} p99 {reloads[1]:6.2f} ms; p50 x {quotient[0]:.2f}, "
+            f"p99 x {quotient[1]:.2f} (quartiles {low:.2f}, {high:.2f}); "
+            f"{count:.0f} reloads of {1e3 * reload_s:.1f} ms",
             flush=True,
         )
 
