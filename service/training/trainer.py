@@ -145,8 +145,9 @@ class Trainer:
         good = self._publisher.take_revert()
         if good is None:
             return None
-        self._reverted = True
-        return self._back_to(good, "version after version was held back")
+        back_to = self._back_to(good, "version after version was held back")
+        self._reverted = back_to is not None
+        return back_to
 
     def _back_to(self, version: int, why: str) -> int | None:
         """The version, once its weights are the learner's; None where it cannot be read."""
