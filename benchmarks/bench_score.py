@@ -21,7 +21,7 @@ USERS = 64
 K = 50
 
 
-def _model(items: int, dim: int = 64) -> Update:
+def model(items: int, dim: int = 64) -> Update:
     """A learned model's shape with `items` random rows."""
     learner = Learner(LearnerConfig(dim=dim, evaluate_sample=0))
     learner.learn(micro_batch(random_events(400, 0)))
@@ -55,7 +55,7 @@ def main() -> None:
     through = {"events": dict.fromkeys("0123", 12345)}
     for items in (1_000, 12_600, 43_000):
         recommender = Recommender()
-        recommender.load(_model(items))
+        recommender.load(model(items))
         histories = [[f"i{n}" for n in rng.integers(0, items, rng.integers(1, 20))] for _ in range(USERS)]
         ranked = rank(recommender, histories, K)
         unit, users = torch.randn(items, 64), torch.randn(USERS, 64)

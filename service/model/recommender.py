@@ -117,16 +117,25 @@ class Recommender:
         """To be called when rows, parameters, the clock or what may be listed have changed."""
         self._common = None
 
-    def scores(self, contexts: Contexts) -> Tensor:
-        """[B, C] the logit of every item, C >= size; NEVER, or near it, where it must not be listed."""
+    def prepare(self) -> Tensor:
+        """Works out what all users share, if that has changed: [BUCKETS, C] the part of the logits without histories.
+
+        Scoring does it at need; a reader does it beforehand, so that the first group on new weights does not wait.
+        """
         if self._common is None:
-            common = torch.full((BUCKETS, -(-self.size // BLOCK) * BLOCK), NEVER, device=self.device)
-            open_rows = np.flatnonzero(self.items.listable.array[: self.size])
-            common[:, torch.from_numpy(open_rows).to(self.device)] = 0
+            shut = torch.full((-(-self.size // BLOCK) * BLOCK,), NEVER, device=self.device)
+            listable = torch.from_numpy(self.items.listable.array[: self.size] != 0).to(self.device)
+            shut[: self.size].masked_fill_(listable, 0)
+            common = shut.repeat(BUCKETS, 1)
             for channel in self.channels:
                 channel.add_common(self.clock, common)
             self._common = common
-        scores = self._common.index_select(0, torch.from_numpy(contexts.bucket).to(self.device))
+        return self._common
+
+    def scores(self, contexts: Contexts) -> Tensor:
+        """[B, C] the logit of every item, C >= size; NEVER, or near it, where it must not be listed."""
+        common = self.prepare()
+        scores = common.index_select(0, torch.from_numpy(contexts.bucket).to(self.device))
         for channel in self.channels:
             channel.add_scores(contexts, scores)
         return scores

@@ -200,10 +200,15 @@ class ActiveUsers:
             self._waiting.pop(where, None)
 
     def forget_quiet(self, before_ms: int) -> None:
-        """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit."""
+        """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit.
+
+        Within the limit, whoever has events that no list reflects is kept, and whoever has acted since: there may be no
+        weights yet, or nothing to list, or much to catch up with.
+        """
         while self._users:
             user = next(iter(self._users.values()))
-            if user.unsaved or (len(self._users) <= self._limit and user.history.last_event_ms >= before_ms):
+            wanted = user.unreflected or user.history.last_event_ms >= before_ms
+            if user.unsaved or (len(self._users) <= self._limit and wanted):
                 return
             self.forget(user.user_id)
 

@@ -143,6 +143,7 @@ class Reloader:
         with spare.lock:  # a scorer may still be in the middle of its last group with it
             for update in pending:
                 spare.recommender.apply(update)
+            spare.recommender.prepare()
             spare.manifest = manifest
         self._spare, self.weights = self.weights, spare
         self._missed = updates[full[-1] :] if full else updates

@@ -102,8 +102,11 @@ def _lead(
     config = learner_config(settings, _device(settings.device))
     types = list(settings.event_weights)
     origin = Origin(run_id, kafka, config_digest(config, types), told(config, types), environment(config.device))
-    away = (StoreUnavailable, NoAnswer)
-    start = wait_for("redis", lambda: _begin(settings, store, config, origin, metrics), away, health, stop)
+
+    def begun() -> Beginning | None:
+        return wait_for("kafka", lambda: _begin(settings, store, config, origin, metrics), NoAnswer, health, stop)
+
+    start = wait_for("redis", begun, StoreUnavailable, health, stop)
     if start is None:
         return
     publisher = Publisher(

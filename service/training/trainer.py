@@ -146,7 +146,7 @@ class Trainer:
         if good is None:
             return None
         back_to = self._back_to(good, "version after version was held back")
-        self._reverted = self._reverted or back_to is not None
+        self._reverted = back_to is not None
         return back_to
 
     def _back_to(self, version: int, why: str) -> int | None:

@@ -256,10 +256,31 @@ def test_quiet_users_are_forgotten() -> None:
     for n, name in enumerate("abc"):
         act(users, name, n, ms=100 + n)
     act(users, "a", 3, ms=110)
+    write(users, *group(users))
     users.forget_quiet(102)
     assert ("a" in users, "b" in users, "c" in users) == (True, False, True)
     users.forget_quiet(0)
     assert len(users) == 2
+
+
+def test_who_waits_for_a_list_is_not_forgotten_for_being_quiet() -> None:
+    users = ActiveUsers(2)
+    act(users, "a", 0, ms=1)
+    act(users, "b", 1, ms=2)
+    users.forget_quiet(NOW_MS)
+    assert group(users, 1) == ["a"]
+    write(users, "a")
+    users.forget_quiet(NOW_MS)
+    assert ("a" in users, "b" in users) == (False, True)
+    act(users, "c", 2, ms=3)
+    act(users, "d", 3, ms=4)
+    users.forget_quiet(NOW_MS)  # the limit holds all the same
+    assert group(users) == ["c", "d"]
+    users.forget_quiet(NOW_MS)
+    assert len(users) == 2  # their lists are under way
+    write(users, "c", "d")
+    users.forget_quiet(NOW_MS)
+    assert len(users) == 0
 
 
 def test_beyond_the_limit_the_quietest_are_forgotten() -> None:
@@ -287,6 +308,7 @@ def test_users_with_unsaved_events_stay() -> None:
     users = ActiveUsers(1)
     user = act(users, "a", 0, ms=1)
     act(users, "b", 1, ms=2)
+    write(users, *group(users))
     user.unsaved.append(taken("a"))
     users.forget_quiet(NOW_MS)
     assert "a" in users
@@ -327,6 +349,7 @@ class Order(RuleBasedStateMachine):
         self.waiting: dict[TopicPartition, deque[tuple[int, str]]] = {place: deque() for place in PLACES}
         self.ends = dict.fromkeys(PLACES, 0)
         self.flying: list[ActiveUser] = []
+        self.unreflected: set[str] = set()
 
     def gone(self, name: str) -> None:
         self.known.remove(name)
@@ -334,6 +357,7 @@ class Order(RuleBasedStateMachine):
         self.learned = [other for other in self.learned if other != name]
         self.rest = [entry for entry in self.rest if entry[0] != name]
         del self.read[name]
+        self.unreflected.discard(name)
 
     @rule(name=st.sampled_from(NAMES), where=st.sampled_from(PLACES))
     def acts(self, name: str, where: TopicPartition) -> None:
@@ -347,6 +371,7 @@ class Order(RuleBasedStateMachine):
         self.known.append(name)
         self.read[name].add(where)
         self.latest[name] = int(self.now)
+        self.unreflected.add(name)
         if name not in self.due:
             self.due.append(name)
         if name in self.learned:
@@ -392,6 +417,7 @@ class Order(RuleBasedStateMachine):
             if good:
                 self.rest = [entry for entry in self.rest if entry[0] != name]
                 self.rest.append((name, self.now, self.version))
+                self.unreflected.discard(name)
                 self.users.written(user, self.version, self.now)
             else:
                 if name not in self.due:
@@ -422,8 +448,9 @@ class Order(RuleBasedStateMachine):
     def forgets_the_quiet(self, age: int) -> None:
         before = int(self.now) - age
         for name in list(self.known):
-            if len(self.known) > self.limit or self.latest[name] < before:
-                self.gone(name)
+            if len(self.known) <= self.limit and (self.latest[name] >= before or name in self.unreflected):
+                break
+            self.gone(name)
         self.users.forget_quiet(before)
         assert len(self.users) <= self.limit
 

@@ -33,14 +33,15 @@ ITEMS = [f"i{n}" for n in range(60)]
 class World:
     """A log, a store of models with one live version, and Redis; scorers come and go."""
 
-    def __init__(self, redis: RedisConnection) -> None:
+    def __init__(self, redis: RedisConnection, *, learned: int = 600) -> None:
         self.redis = redis
         self.log = MemoryLog()
         self.log.create("events", 2)
         self.log.create("items", 1)
         self.models = MemoryStore()
         self.trainer = Trainer(self.models)
-        self.trainer.learn(600)
+        if learned:
+            self.trainer.learn(learned)
         self.trainer.publish()
 
     def act(self, user: str, item: str, partition: int = 0, **fields: Any) -> None:
@@ -128,6 +129,22 @@ def test_whoever_acts_gets_a_list(world: World) -> None:
         assert all(map(math.isfinite, scores))
     assert worker.count("recommendations_written_total") == 2
     assert worker.count("event_to_recommendation_seconds_count", stage="history") == 2
+
+
+def test_who_acted_before_there_was_anything_to_list_gets_a_list_later(redis: RedisConnection) -> None:
+    """However long ago: they are quiet by then, and nothing else would ever write their list."""
+    world = World(redis, learned=0)
+    world.act("a", "i1")
+    worker = Worker(world, active_seconds=0.01)
+    for _ in range(3):
+        time.sleep(0.02)
+        worker.turn(1)
+        worker.scorer._housekept_at = 0.0
+    assert worker.lists.read_list("a") is None
+    world.trainer.step()
+    worker.reloader.check()
+    worker.until(lambda: worker.lists.read_list("a"))
+    assert worker.body("a")["events_seen"] == 1
 
 
 def test_a_trending_list_is_written_for_who_is_not_known(world: World) -> None:
