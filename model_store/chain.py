@@ -89,6 +89,8 @@ def _before(store: ModelStore, have: int, snapshot: Manifest, readers: bool) -> 
             parent = part[-1] if part else _fetched(store, have)
             if parent.config_digest != snapshot.config_digest:
                 return None
+            if not (readers or parent.checkpoint):  # only the snapshot has the trainer's state as of its parent
+                return None
             way = part + way
             if sum(_bytes(each, readers) for each in way if each.kind == "delta") >= limit:
                 return None

@@ -85,8 +85,7 @@ def learned(world: World, settings: dict[str, str], *, kills: int) -> int:
         learnable += shop(world, 10 + seed, 3.0)
         if seed < kills:
             world.kill(trainer)
-    live = until(world.learned_all, 60, "everything learned")
-    assert live["events_trained"] == learnable
+    assert until(world.learned_all, 60, "everything learned")["events_trained"] == learnable
     trainer.terminate()
     assert trainer.wait(30) == 0
     live = world.live()

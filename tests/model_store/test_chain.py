@@ -187,6 +187,20 @@ def test_a_snapshot_that_repeats_another_branch_is_loaded() -> None:
     assert [(each.version, update.full) for each, update in updates_between(store, 3, 7)] == [(7, True)]
 
 
+def test_a_snapshot_after_what_is_no_checkpoint_is_passed_by_readers_alone() -> None:
+    """It has the trainer's state as of its parent, and the parent has not."""
+    store, lease, updates = shelf("sd", rows=100)
+    full, delta = updates[2]
+    for_readers = {name: data for name, data in encode(delta).items() if name.startswith("weights/")}
+    sparse = manifest(3, 1, blobs=store.put_blobs(for_readers)).model_copy(update={"checkpoint": False})
+    store.publish(sparse, lease)
+    repeat(store, lease, 4, 3, [full, delta])
+    assert [update.full for _, update in updates_between(store, 3, 4)] == [False]
+    assert [update.full for _, update in updates_between(store, 3, 4, readers=False)] == [True]
+    assert_same(load(store, 4, known=(load(store, 3), 3)).snapshot(), state_of([full, delta]).snapshot())
+    assert_same(load(store, 4, known=(load(store, 1), 1)).snapshot(), state_of([full, delta]).snapshot())
+
+
 def test_a_snapshot_of_another_configuration_repeats_nothing() -> None:
     store, lease, updates = shelf("sd", rows=100)
     repeat(store, lease, 3, 2, updates[2], digest="other")
