@@ -51,6 +51,11 @@ def from_kafka(
     return open_reader
 
 
+def limits_of(manifest: Manifest) -> dict[str, Any]:
+    """What may differ from version to version of the learner's configuration."""
+    return {name: manifest.config[name] for name in LIMITS if name in manifest.config}
+
+
 def resets(manifests: Sequence[Manifest]) -> set[int]:
     """The versions whose weights are gone back to on the way through these."""
     back = {batch.weights_of_version for manifest in manifests for batch in manifest.batches}
@@ -77,8 +82,7 @@ def rebuild(
     passed: dict[int, State] = {}
     for manifest in manifests:
         prepare(manifest)
-        limits = {name: manifest.config[name] for name in LIMITS if name in manifest.config}
-        learner.config = replace(learner.config, **limits)  # type: ignore[arg-type]
+        learner.config = replace(learner.config, **limits_of(manifest))
         for record in manifest.batches:
             batch = read(record)
             result = learner.learn(batch, int(record.replay))

@@ -1,13 +1,13 @@
 """Where a trainer begins: at version 1 of a new model, or where the newest version of an old one had come to."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consumers.recorded import EventsGone
 from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
 from model_store.changes import Changes
-from model_store.errors import Damaged, DamagedManifest, NoSuchVersion
+from model_store.errors import BrokenChain, Damaged, DamagedManifest, NoSuchVersion
 from model_store.store import CHALLENGER, ModelStore
 from model_store.version import BatchRecord, KafkaIds, Manifest
 from model_store.weights import State
@@ -17,7 +17,7 @@ from service.training.configuration import LIMITS, differences
 from service.training.learner import Learner, LearnerConfig
 from service.training.progress import Progress
 from service.training.publisher import REFERENCE, Origin, Standing, for_trainers
-from service.training.rebuild import OpenReader, rebuild
+from service.training.rebuild import OpenReader, limits_of, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ def _learned_again(
                 batches += step.manifest.batches
                 if whole:
                     parent, batches = step.manifest.version, []
+            if batches and any(replace(config, **limits_of(manifest)) != config for manifest in since):
+                raise BrokenChain("they would have to be published anew, and were learned within other limits")
         except (EventsGone, Damaged, NoSuchVersion) as error:
             log.error("what was published after version %d cannot be learned again: %s", found.version, error)
             log.error("so learning goes on from version %d", found.version)

@@ -240,6 +240,21 @@ def test_events_that_have_expired_cannot_be_learned_again(caplog: pytest.LogCapt
         assert prove(store, version, batches(20), 0).difference is None
 
 
+def test_what_is_published_anew_was_learned_within_the_limits_it_tells(caplog: pytest.LogCaptureFixture) -> None:
+    """A manifest tells the limits once, for all its batches."""
+    small = dataclasses.replace(CONFIG, max_items=30)
+    store = sparse(4)
+    run = Run(store, rules=SPARSE, config=small, log=KAFKA_LOG)  # nothing has to be published anew
+    assert (relearned(run), run.beginning.standing.parent) == ((4, 0), 5)
+    store.tamper(blob=(store.manifest(5).blobs["weights/0"].key, None))
+    run = Run(store, rules=SPARSE, config=small, log=KAFKA_LOG)
+    assert "they would have to be published anew, and were learned within other limits" in caplog.text
+    assert (run.beginning.standing.parent, run.progress.trained_through) == (1, {})
+    run.go(batches(5))
+    for version in store.versions()[5:]:
+        assert prove(store, version, batches(20), 0).difference is None
+
+
 def test_a_record_that_contradicts_itself_is_not_followed(caplog: pytest.LogCaptureFixture) -> None:
     store = sparse(4)
     behind = store.manifest(5).model_copy(update={"batches": store.manifest(3).batches})
