@@ -187,9 +187,17 @@ def newest_checkpoint(store: ModelStore) -> Found | None:
     found = newest_whole(store)
     if found is None or found.manifest.checkpoint:
         return found
-    chain = manifests_between(store, None, found.version)
-    at = next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # its snapshot is one
+    at = checkpoint_of(store, found.version)
     return Found(at.version, at, load(store, at.version), found.skipped)
+
+
+def checkpoint_of(store: ModelStore, version: int) -> Manifest:
+    """The newest version with the trainer's own state among those that a version is built on, itself included.
+
+    Raises: BrokenChain, StoreUnavailable.
+    """
+    chain = manifests_between(store, None, version)
+    return next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # its snapshot is one
 
 
 def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:

@@ -141,8 +141,10 @@ class MemoryStore(ModelStore):
             self._pinned, self._pinned_at = version, self._clock()
             self._point(CHAMPION, version, "rollback", reason)
 
-    def promote(self, version: int | None = None, reason: str = "") -> int:
+    def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
         with self._lock:
+            if lease is not None:
+                self._must_hold(lease)
             chosen = version if version is not None else self._newest
             if chosen is None:
                 raise NoSuchVersion("no version has been published")

@@ -77,7 +77,7 @@ local token, pinned, pinned_at, pointer, challenger, aliases, log, manifest = un
 local lease, what, alias, version, reason, length = unpack(ARGV)
 if lease ~= '' then
   if not held(token, lease) then return 'lease' end
-  if alias == 'champion' and redis.call('EXISTS', pinned) == 1 then return 'pinned' end
+  if what == 'move' and alias == 'champion' and redis.call('EXISTS', pinned) == 1 then return 'pinned' end
 end
 if redis.call('EXISTS', manifest) == 0 then return 'missing' end
 if what == 'rollback' then
@@ -428,13 +428,13 @@ class RedisStore(ModelStore):
         self.manifest(version)
         self._point("rollback", version, reason)
 
-    def promote(self, version: int | None = None, reason: str = "") -> int:
+    def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
         # a version published between the two steps is taken live by the trainer itself, now that nothing is pinned
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
         self.manifest(chosen)
-        self._point("promote", chosen, reason)
+        self._point("promote", chosen, reason, lease=lease)
         return chosen
 
     def _point(self, what: str, version: int, reason: str, alias: str = CHAMPION, lease: Lease | None = None) -> bool:

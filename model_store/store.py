@@ -133,10 +133,12 @@ class ModelStore(Protocol):
         """
         ...
 
-    def promote(self, version: int | None = None, reason: str = "") -> int:
+    def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
         """Makes a version live, by default the newest, and unpins. Returns it.
 
-        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        With a lease it is the trainer's, who lets a pin go that has lasted too long.
+
+        Raises: LeaseLost; NoSuchVersion; DamagedManifest for one that no reader would follow to.
         """
         ...
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from model_store.errors import DamagedManifest, ModelStoreError
 from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
+from model_store.store import CHAMPION
 from service.process import Fatal
 from service.settings import CommandSettings
 from service.stores import model_store
@@ -37,8 +38,9 @@ def show_versions(limit: int, at: str | None) -> int:
     store = _store()
     if at is not None:
         return _show_live_at(store, at)
-    live, pinned = store.live(), store.pinned()
-    numbers = store.versions()[-max(1, limit) :]
+    names, pinned = _names(store), store.pinned()
+    every = store.versions()
+    numbers = sorted({*every[-max(1, limit) :], *(names.keys() & every)})  # what has a name may be older
     if not numbers:
         raise Fatal("there are no versions yet: has a trainer run?")
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -47,12 +49,14 @@ def show_versions(limit: int, at: str | None) -> int:
     for version, data in zip(numbers, store.manifest_bytes(numbers), strict=True):
         if data is None:
             continue  # retired meanwhile
-        note = ("live, pinned" if pinned is not None else "live") if version == live else ""
+        notes = names.get(version, [])
         try:
             manifest = store.read(version, data)
         except DamagedManifest as error:
-            table.add_row(str(version), "-", "-", "-", "-", "-", "-", f"{note} {error}".strip())
+            table.add_row(str(version), "-", "-", "-", "-", "-", "-", ", ".join([*notes, str(error)]))
             continue
+        if not manifest.checkpoint:
+            notes = [*notes, "no checkpoint"]
         table.add_row(
             str(version),
             manifest.created_at,
@@ -61,7 +65,7 @@ def show_versions(limit: int, at: str | None) -> int:
             f"{sum(blob.bytes for blob in manifest.blobs.values()):,}",
             _figure(manifest.metrics.get("prequential_recall_at_20")),
             _figure(manifest.metrics.get("prequential_ndcg_at_20")),
-            note,
+            ", ".join(notes),
         )
     console = Console()
     if not console.is_terminal:
@@ -70,6 +74,17 @@ def show_versions(limit: int, at: str | None) -> int:
     if pinned is not None:
         print("the pointer is pinned: `tidemill promote` follows new versions again")
     return 0
+
+
+def _names(store: RedisStore) -> dict[int, list[str]]:
+    """What versions are called, the live one first."""
+    aliases = store.aliases()
+    names: dict[int, list[str]] = {}
+    if (live := aliases.pop(CHAMPION, None)) is not None:
+        names[live] = ["live, pinned" if store.pinned() is not None else "live"]
+    for alias, version in sorted(aliases.items()):
+        names.setdefault(version, []).append(alias)
+    return names
 
 
 def _show_live_at(store: RedisStore, at: str) -> int:

@@ -1,5 +1,6 @@
 """`tidemill verify [N]`: the user's own proof that a version is what its events make of it."""
 
+import logging
 import sys
 import time
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from service.training.verify import Plan, plan, verify
 
 def run_verify(version: int | None, start: int | None) -> int:
     """0 when every bit is the same, 1 when not. Raises Fatal when it cannot be found out."""
+    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is said in one line, at the end
     settings = TrainerSettings()
     store = model_store(settings, checkpoint_url=settings.checkpoint_url)
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model_store.chain import load
+from model_store.chain import checkpoint_of, load
 from model_store.changes import Changes
 from model_store.codec import TRAINER_GROUP, encode, group_of
 from model_store.errors import (
@@ -81,6 +81,10 @@ class Origin:
     environment: Mapping[str, str | int]
 
 
+def for_trainers(name: str) -> bool:
+    return group_of(name) == TRAINER_GROUP
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a run finds the store."""
@@ -89,6 +93,7 @@ class Standing:
     parent: int | None = None  # the newest version that can be read; None: there is none
     newest: int = 0  # the highest version number ever given
     batches: tuple[BatchRecord, ...] = ()  # what `state` has learned since `parent`; a delta cannot follow on these
+    unsaved: Changes = field(default_factory=lambda: Changes(for_trainers))  # of its own state, what `parent` lacks
     events: int = 0  # learned in all
     opened: bool = True  # whether the gate lets versions through
     reference: tuple[int, State] | None = None  # what the gate compares with, where that is not `parent`
@@ -116,8 +121,7 @@ class Publisher:
         self._store, self._lease, self._rules, self._origin = store, lease, rules, origin
         self._state, self._parent = standing.state, standing.parent
         self._metrics, self._health, self._clock = metrics, health, clock
-        self._weights = Changes(lambda name: group_of(name) != TRAINER_GROUP)
-        self._checkpoint = Changes(lambda name: group_of(name) == TRAINER_GROUP)
+        self._weights, self._checkpoint = Changes(lambda name: not for_trainers(name)), standing.unsaved
         self._since_reference = Changes(own)
         self._batches: list[BatchRecord] = list(standing.batches)  # since `parent`
         self._latest: Candidate | None = None
@@ -183,9 +187,11 @@ class Publisher:
         """The newest version that can be read: at the start of a run not the newest there is, where that is damaged."""
         return self._parent
 
-    def state_of(self, version: int) -> State:
-        """A version as it was published. Raises Damaged where it cannot be read whole any more, StoreUnavailable."""
-        return load(self._store, version)
+    def checkpoint(self, version: int) -> tuple[int, State]:
+        """A version as it was published, or the newest one before it that holds the trainer's own state: weights are of
+        no use without the optimizer's. Raises Damaged where it cannot be read whole any more, StoreUnavailable."""
+        at = checkpoint_of(self._store, version).version
+        return at, load(self._store, at)
 
     def take_revert(self) -> int | None:
         """The version whose weights learning should go back to, said once; None as long as all is well."""
@@ -320,7 +326,7 @@ class Publisher:
         """Moves the live pointer, or else the challenger's, and says why."""
         if why_not is None and not self._store.move(version, "published", lease=self._lease):
             why_not = "the pointer is pinned"
-            if self._unpinned():
+            if self._unpinned(version):
                 why_not = None
         if why_not is not None:
             self._store.move(version, why_not, alias=CHALLENGER, lease=self._lease)
@@ -328,8 +334,8 @@ class Publisher:
         held_back = why_not is not None and why_not != "the pointer is pinned"
         self._health.set("gate", f"versions are published and do not go live: {why_not}" if held_back else OK)
 
-    def _unpinned(self) -> bool:
-        """Whether a pin has lasted for as long as the settings allow, and is gone now."""
+    def _unpinned(self, version: int) -> bool:
+        """Whether a pin has lasted for as long as the settings allow, so that it is gone and this version live."""
         now = self._clock()
         if not self._rules.promote_after_s or now - self._pin_asked_at < PIN_ASKED_EVERY_S:
             return False
@@ -337,8 +343,8 @@ class Publisher:
         since = self._store.pinned_since()
         if since is None or time.time() - since < self._rules.promote_after_s:
             return False
-        promoted = self._store.promote(None, f"pinned for {self._rules.promote_after_s:g} s")
-        log.warning("the pointer was pinned for %g s: version %d is live", self._rules.promote_after_s, promoted)
+        self._store.promote(version, f"pinned for {self._rules.promote_after_s:g} s", lease=self._lease)
+        log.warning("the pointer was pinned for %g s: version %d is live", self._rules.promote_after_s, version)
         return True
 
     def _refuse_to_write(self, error: InvalidUpdate) -> None:

@@ -13,6 +13,7 @@ from consumers.micro_batch import MicroBatch
 from consumers.recorded import RecordedStream
 from consumers.records import OffsetRange
 from model_store.codec import WEIGHTS_GROUP, checksum, encode
+from model_store.errors import BrokenChain
 from model_store.version import BatchRecord, Manifest
 from model_store.weights import TRAINER, State, Update
 from service.training.configuration import LIMITS
@@ -70,7 +71,7 @@ def rebuild(
     state_of: a version that weights went back to and that is not among `manifests`.
     prepare: called before each version.
 
-    Raises: what `read` and `state_of` raise.
+    Raises: what `read` and `state_of` raise; BrokenChain where a version's batches do not follow on those before.
     """
     targets = resets(manifests)
     passed: dict[int, State] = {}
@@ -83,7 +84,10 @@ def rebuild(
             result = learner.learn(batch, int(record.replay))
             if (target := record.weights_of_version) is not None:
                 learner.reset_weights(passed[target] if target in passed else state_of(target))
-            progress.add(batch, result, int(record.replay), target)
+            try:
+                progress.add(batch, result, int(record.replay), target)
+            except ValueError as error:
+                raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
         update = learner.drain()
         if manifest.version in targets:
             passed[manifest.version] = State()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from consumers.recorded import EventsGone
 from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
+from model_store.changes import Changes
 from model_store.errors import Damaged, DamagedManifest, NoSuchVersion
 from model_store.store import CHALLENGER, ModelStore
 from model_store.version import BatchRecord, KafkaIds, Manifest
@@ -15,7 +16,7 @@ from service.process import Fatal
 from service.training.configuration import LIMITS, differences
 from service.training.learner import Learner, LearnerConfig
 from service.training.progress import Progress
-from service.training.publisher import REFERENCE, Origin, Standing
+from service.training.publisher import REFERENCE, Origin, Standing, for_trainers
 from service.training.rebuild import OpenReader, rebuild
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def _learned_again(
 
     Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
     """
-    state, parent, batches = found.state, found.version, list[BatchRecord]()
+    state, parent, batches, unsaved = found.state, found.version, list[BatchRecord](), Changes(for_trainers)
     learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
     whole = not found.skipped
     if since := _published_since(store, found, newest):
@@ -83,33 +84,41 @@ def _learned_again(
                 if step.same is False:
                     log.error("version %d comes out different when it is learned again", step.manifest.version)
                 state.apply(step.update)
+                unsaved.add(step.update)
                 batches += step.manifest.batches
                 if whole:
                     parent, batches = step.manifest.version, []
         except (EventsGone, Damaged, NoSuchVersion) as error:
             log.error("what was published after version %d cannot be learned again: %s", found.version, error)
-            state, parent, batches = load(store, found.version), found.version, []
+            log.error("so learning goes on from version %d", found.version)
+            state, parent, batches, unsaved = load(store, found.version), found.version, [], Changes(for_trainers)
             learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
     learner.config = config
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
     reference = None if opened else _reference(store)
-    standing = Standing(state, parent, newest, tuple(batches), progress.events_trained, opened, reference)
+    standing = Standing(state, parent, newest, tuple(batches), unsaved, progress.events_trained, opened, reference)
     return Beginning(learner, progress, standing)
 
 
 def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
     """The versions after the checkpoint that lead up to the newest one, ascending; none where the record is broken."""
     since: list[Manifest] = []
+    why = "is not on record"
     try:
         for manifest in ancestors(store, newest):
             if manifest.version == found.version:
                 return since[::-1]
             if manifest.config_digest != found.manifest.config_digest:
+                why = f"is of another configuration in version {manifest.version}"
                 break
             since.append(manifest)
     except DamagedManifest as error:
-        log.error("how the versions after %d were made cannot be read: %s", found.version, error)
+        why = f"cannot be read ({error})"
+    log.error(
+        "how versions %d to %d were made %s; learning goes on from version %d",
+        found.version + 1, newest, why, found.version,
+    )  # fmt: skip
     return []
 
 

@@ -150,15 +150,16 @@ class Trainer:
         return back_to
 
     def _back_to(self, version: int, why: str) -> int | None:
-        """The version, once its weights are the learner's; None where it cannot be read."""
+        """The version, or a checkpoint before it, whose weights are the learner's now; None where none can be read."""
         try:
-            self._learner.reset_weights(self._publisher.state_of(version))
+            at, state = self._publisher.checkpoint(version)
         except (Damaged, NoSuchVersion, StoreUnavailable) as error:
             log.error("the weights stay for now: version %d cannot be read: %s", version, error)
             return None
+        self._learner.reset_weights(state)
         self._metrics.weights_reset.inc()
-        log.error("%s: back to the weights of version %d", why, version)
-        return version
+        log.error("%s: back to the weights of version %d", why, at)
+        return at
 
     def _publish_if_due(self) -> None:
         if self._dirty and self._publisher.ready():

@@ -58,10 +58,12 @@ def plan(store: ModelStore, version: int, start: int | None = None) -> Plan:
     if manifests[-1].parent is None and start in (None, 0):
         return Plan(None, manifests[::-1])
     if start is not None:
-        raise Fatal(f"version {version} cannot be made again from {start}: that is no checkpoint on the way to it")
+        raise Fatal(
+            f"version {version} cannot be made again from {start}: that is no checkpoint on the way to it, or retired"
+        )
     raise Fatal(
-        f"version {version} cannot be made again: versions before {manifests[-1].version} were retired, "
-        "and no snapshot before it is left to begin with"
+        f"version {version} cannot be made again: how versions before {manifests[-1].version} were made "
+        "is not on record any more, and no snapshot before it is left to begin with"
     )
 
 
@@ -112,8 +114,7 @@ def verify(
     again = State()
     again.apply(learner.snapshot())
     difference = first_difference(published, again)
-    if difference is None and made.events_trained != version.events_trained:
-        difference = f"it says that {version.events_trained} events were learned, and there are {made.events_trained}"
+    difference = difference or _other_progress(version, made)
     values = [rows.values for rows in published.tables.values()]
     return Proof(
         difference=difference,
@@ -126,31 +127,51 @@ def verify(
 
 def first_difference(published: Update, again: State) -> str | None:
     """Where a full update and a state differ first, by table and row, in words; None where every bit is the same."""
-    if extra := again.tables.keys() - published.tables.keys() - {n for n in again.tables if n.startswith(TRAINER)}:
-        return f"{min(extra)}: the events make this table, and it was not published"
+    there = published.tables.keys() | published.tensors.keys()
+    for name in sorted({*again.tables, *again.tensors} - there):
+        if not name.startswith(TRAINER):
+            return f"{name}: the events make it, and it was not published"
     for name, rows in sorted(published.tables.items()):
         if name not in again.tables:
             return f"{name}: published, and the events make no such table"
         made = again.table(name)
-        if len(made) != rows.size:
-            return f"{name}: {rows.size} rows were published, the events make {len(made)}"
+        if (left := _form(rows.values)) != (right := _form(made)):
+            return f"{name}: {left} were published, the events make {right}"
         if (row := _first_row(rows.values, made)) is not None:
-            item = f" ({again.table('item/id')[row]!r})" if name.startswith("item/") else ""
+            of_item = name.removeprefix(TRAINER).startswith("item/")
+            item = f" ({again.table('item/id')[row]!r})" if of_item else ""
             return f"{name} row {row}{item}: {_shown(rows.values[row], made[row])}"
     for name, tensor in sorted(published.tensors.items()):
         if name not in again.tensors:
             return f"{name}: published, and the events make no such tensor"
-        if tensor.tobytes() != (other := again.tensor(name)).tobytes() or tensor.shape != other.shape:
+        other = again.tensor(name)
+        if tensor.dtype != other.dtype or tensor.shape != other.shape:
+            shapes = [f"{each.dtype}{list(each.shape)}" for each in (tensor, other)]
+            return f"{name}: {shapes[0]} was published, the events make {shapes[1]}"
+        if tensor.tobytes() != other.tobytes():
             return f"{name}: {_shown(tensor, other)}"
     return None
 
 
+def _other_progress(version: Manifest, made: Progress) -> str | None:
+    """What the manifest says of events and offsets beside what its batches come to."""
+    if made.events_trained != version.events_trained:
+        return f"it says that {version.events_trained} events were learned, and there are {made.events_trained}"
+    if made.offsets_by_topic() != version.trained_through:
+        return f"it says trained through {version.trained_through}, and its batches go to {made.offsets_by_topic()}"
+    return None
+
+
+def _form(values: "Array | list[str]") -> str:
+    """How many rows of what, in words."""
+    row = "strings" if isinstance(values, list) else f"{values.dtype}{list(values.shape[1:])}"
+    return f"{len(values)} rows of {row}"
+
+
 def _first_row(published: "Array | list[str]", made: "Array | list[str]") -> int | None:
-    """The first of equally many rows that differ in a bit."""
+    """The first that differs in a bit, of equally many rows of one form."""
     if isinstance(published, list) or isinstance(made, list):
         return next((row for row, (a, b) in enumerate(zip(published, made, strict=True)) if a != b), None)
-    if published.dtype != made.dtype or published.shape != made.shape:
-        return 0
     if not published.size:
         return None
     n = len(published)
@@ -160,15 +181,19 @@ def _first_row(published: "Array | list[str]", made: "Array | list[str]") -> int
 
 
 def _shown(published: object, made: object) -> str:
-    """Both values; of an array the first entry that differs."""
-    if not isinstance(published, np.ndarray) or not isinstance(made, np.ndarray):
-        return f"{published!r} was published, the events make {made!r}"
-    if published.dtype != made.dtype or published.shape != made.shape:
-        return f"{published.dtype}{list(published.shape)} was published, the events make {made.dtype}{list(made.shape)}"
-    left, right = (each.reshape(-1).view(f"u{each.itemsize}") for each in map(np.ascontiguousarray, (published, made)))
-    at = int(np.flatnonzero(left != right)[0])
-    where = "" if published.size == 1 else f" at [{', '.join(map(str, np.unravel_index(at, published.shape)))}]"
-    return f"{published.reshape(-1)[at]!r} was published{where}, the events make {made.reshape(-1)[at]!r}"
+    """Both values; of arrays of one form the first entry that differs."""
+    where = ""
+    if isinstance(published, np.ndarray) and isinstance(made, np.ndarray):
+        left, right = (np.ascontiguousarray(each).reshape(-1) for each in (published, made))
+        at = int(np.flatnonzero(left.view(f"u{left.itemsize}") != right.view(f"u{right.itemsize}"))[0])
+        if left.size > 1:
+            where = f" at [{', '.join(map(str, np.unravel_index(at, published.shape)))}]"
+        published, made = left[at], right[at]
+    return f"{_written(published)} was published{where}, the events make {_written(made)}"
+
+
+def _written(value: object) -> str:
+    return repr(value) if isinstance(value, str) else str(value)  # numpy's str has all digits that tell two apart
 
 
 def _for_readers(name: str) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_store.blob_folder import BlobFolder
-from model_store.chain import load, newest_whole
+from model_store.chain import ancestors, load, newest_whole
 from model_store.codec import encode
 from model_store.errors import (
     BlobMissing,
@@ -376,6 +376,64 @@ def test_rolling_back_to_what_is_live_pins_it(shelf: Shelf) -> None:
     assert not store.move(2, "", lease=lease)
 
 
+def test_since_when_it_is_pinned(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d")
+    assert store.pinned_since() is None
+    store.move(1, "", lease=lease)
+    assert store.pinned_since() is None
+    before = time.time()
+    store.rollback(1, "odd")
+    first = store.pinned_since()
+    assert first is not None
+    assert before - 0.01 <= first <= time.time() + 0.01
+    time.sleep(0.02)
+    store.move(2, "by hand")
+    assert not store.move(2, "", lease=lease)
+    assert store.pinned_since() == first
+    store.rollback(1, "still odd")  # from now on
+    second = store.pinned_since()
+    assert second is not None
+    assert second > first
+    store.promote(1)
+    assert store.pinned_since() is None
+
+
+def test_a_trainer_lets_a_pin_go_only_under_its_lease(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d")
+    store.rollback(1, "odd")
+    store.release(lease)
+    current = shelf.lease("another")
+    before = store.log()
+    with pytest.raises(LeaseLost):
+        store.promote(2, "it has lasted", lease=lease)
+    assert (store.live(), store.pinned(), store.log()) == (1, 1, before)
+    assert store.promote(2, "it has lasted", lease=current) == 2
+    assert (store.live(), store.pinned()) == (2, None)
+
+
+def test_a_champion_that_moves_has_no_challenger_behind_it(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d", "d", "d")
+
+    def challenger() -> int | None:
+        return store.aliases().get("challenger")
+
+    store.move(1, "", lease=lease)
+    store.move(2, "worse", alias="challenger", lease=lease)
+    store.rollback(1, "")
+    assert challenger() == 2  # it is ahead
+    store.promote(2)
+    assert challenger() is None
+    store.move(3, "worse", alias="challenger", lease=lease)
+    store.move(4, "better", lease=lease)
+    assert challenger() is None
+    store.move(3, "odd", alias="challenger")  # by hand, behind the champion
+    store.move(2, "back")
+    assert challenger() == 3
+    store.move(4, "an alias of its own", alias="tried")
+    store.rollback(4, "")
+    assert store.aliases() == {"champion": 4, "tried": 4}
+
+
 def test_other_aliases(shelf: Shelf) -> None:
     store, lease = shelf.store, chain(shelf, "s", "d")
     store.rollback(1, "")
@@ -481,6 +539,29 @@ def test_deleting_removes_versions_and_their_blobs(shelf: Shelf) -> None:
     assert store.manifests([1, 2]) == [None, None]
     assert set(store.get_blobs(refs[1] + refs[2])) == {None}
     assert None not in store.get_blobs(refs[3] + refs[4])
+
+
+def test_manifests_of_deleted_versions_stay_on_record(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d", "s", "d")
+    store.move(4, "", lease=lease)
+    before = store.manifest_bytes([1, 2, 3])
+    assert None not in before
+    assert store.retired_manifest_bytes([1, 2, 3, 9]) == [None] * 4
+    assert store.retired_manifest_bytes([]) == []
+    store.delete([1, 2], lease=lease)
+    assert store.retired_manifest_bytes([2, 3, 1, 9]) == [before[1], None, before[0], None]
+    store.delete([1, 2, 3])
+    assert store.retired_manifest_bytes([1, 2, 3]) == before
+    assert [manifest.version for manifest in ancestors(store, 4)] == [4, 3, 2, 1]
+
+
+def test_a_record_of_what_was_deleted_that_cannot_be_read_says_so(shelf: Shelf) -> None:
+    store, lease = shelf.store, chain(shelf, "s", "d", "s")
+    shelf.put_manifest(2, b"{")
+    store.move(3, "", lease=lease)
+    store.delete([1, 2])
+    with pytest.raises(DamagedManifest, match="version 2"):
+        list(ancestors(store, 3))
 
 
 def test_a_blob_stays_as_long_as_a_version_names_it(shelf: Shelf) -> None:

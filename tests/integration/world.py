@@ -59,18 +59,28 @@ class World:
         )
 
     def start(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """With a port of its own, where `health` and `metric` ask."""
         port = str(free_port())
+        process = self.start_as_it_is(command, **{"TIDEMILL_METRICS_PORT": port} | environment)
+        self._ports[process.pid] = port
+        return process
+
+    def start_as_it_is(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self._logs / f"{command}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.cli", command],
-                env=self._environment | {"TIDEMILL_METRICS_PORT": port} | environment,
+                env=self._environment | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         self.processes.append(process)
-        self._ports[process.pid] = port
         return process
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """A command that ends by itself."""
+        command = [sys.executable, "-m", "service.cli", *arguments]
+        return subprocess.run(command, env=self._environment | environment, capture_output=True, text=True, timeout=180)
 
     def health(self, process: subprocess.Popen[bytes]) -> tuple[int, dict[str, str]]:
         """What /health answers: the status and the checks; (0, {}) while nobody does."""
@@ -89,6 +99,10 @@ class World:
             if sample.name == f"tidemill_{name}" and labels.items() <= sample.labels.items()
         ]
         return sum(found) if found else None
+
+    def port(self, process: subprocess.Popen[bytes]) -> str:
+        """Of its /health and /metrics."""
+        return self._ports[process.pid]
 
     def _get(self, process: subprocess.Popen[bytes], path: str) -> tuple[int, bytes]:
         connection = HTTPConnection("127.0.0.1", int(self._ports[process.pid]), timeout=10)

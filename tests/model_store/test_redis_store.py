@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from model_store.chain import load, newest_whole
+from model_store.chain import ancestors, load, newest_whole
 from model_store.codec import encode
 from model_store.errors import DamagedManifest, Incomplete, LeaseLost, StoreUnavailable
 from model_store.keys import Keys
@@ -113,6 +113,33 @@ def test_a_retired_blob_lingers_for_those_who_read_it(store: RedisStore, connect
     assert all(0 < each <= LINGER_SECONDS for each in left(connection, refs))
     publish(store, lease, 3, None, small(1))  # the very same again
     assert left(connection, refs) == {-1}
+
+
+def test_the_latest_manifests_of_retired_versions_are_kept(connection: RedisConnection) -> None:
+    store = RedisStore(connection, retired_manifests=3)
+    lease = store.acquire("one", 30)
+    assert lease is not None
+    for version in range(1, 13):
+        publish(store, lease, version, version - 1 or None, small(version))
+    data = store.manifest_bytes(range(1, 13))
+
+    def kept() -> list[int]:
+        found = store.retired_manifest_bytes(range(1, 13))
+        assert all(there in (None, was) for there, was in zip(found, data, strict=True))
+        return [version for version, there in enumerate(found, 1) if there is not None]
+
+    store.delete([1, 2])
+    assert kept() == [1, 2]
+    store.delete([9, 10, 3])  # by their numbers, not by when they went
+    assert kept() == [3, 9, 10]
+    store.delete([4, 5, 6, 7, 8, 11])
+    assert kept() == [9, 10, 11]
+    assert connection.call("HLEN", store.keys.retired) == 3
+    packed = connection.call("HGET", store.keys.retired, 11)
+    assert len(packed) < len(data[10] or b"")
+    connection.call("HSET", store.keys.retired, 11, b"not deflated")
+    with pytest.raises(DamagedManifest, match="version 11"):
+        list(ancestors(store, 12))
 
 
 def test_a_base_that_is_retired_while_it_is_read_is_still_read_whole(

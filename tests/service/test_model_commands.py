@@ -10,7 +10,7 @@ from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.signature import Signer
 from service.cli import main
-from tests.model_store.worlds import publish, small
+from tests.model_store.worlds import manifest, publish, small
 from tests.redis_server import redis_server
 
 KEY = "a key of the trainer's"
@@ -65,3 +65,54 @@ def test_with_a_key_the_commands_refuse_what_is_not_signed(
     monkeypatch.delenv("TIDEMILL_SIGNING_KEY")
     assert main(["rollback", "1"]) == 0
     assert store.pinned() == 1
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What stands beside each version: the end of its line."""
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[:1].isdigit()]
+    return {row[0]: " ".join(row[7:]) for row in rows}
+
+
+def test_versions_bear_their_names(store: RedisStore, capsys: pytest.CaptureFixture[str]) -> None:
+    lease = trainer(store)
+    for version in range(1, 6):
+        publish(store, lease, version, version - 1 or None, small(version, full=version == 1))
+    weights = {"weights/0": b"weights"}
+    between = manifest(6, 5, blobs=store.put_blobs(weights)).model_copy(update={"checkpoint": False})
+    store.publish(between, lease)
+    store.move(2, "", lease=lease)
+    store.move(2, "", alias="reference", lease=lease)
+    store.move(6, "worse", alias="challenger", lease=lease)
+    assert main(["versions"]) == 0
+    assert lines(capsys) == {
+        "1": "", "2": "live, reference", "3": "", "4": "", "5": "", "6": "challenger, no checkpoint",
+    }  # fmt: skip
+    assert main(["rollback", "1"]) == 0
+    capsys.readouterr()
+    assert main(["versions", "--limit", "1"]) == 0  # and those that have a name
+    assert lines(capsys) == {"1": "live, pinned", "2": "reference", "6": "challenger, no checkpoint"}
+    assert main(["versions"]) == 0
+    assert "the pointer is pinned: `tidemill promote` follows new versions again" in capsys.readouterr().out
+    assert main(["promote"]) == 0
+    assert capsys.readouterr().out == "version 6 is live; new versions follow it\n"
+    assert main(["versions", "--limit", "2"]) == 0
+    assert lines(capsys) == {"2": "reference", "5": "", "6": "live, no checkpoint"}
+
+
+def test_a_rollback_stays_until_it_is_promoted(store: RedisStore, capsys: pytest.CaptureFixture[str]) -> None:
+    lease = trainer(store)
+    for version in (1, 2, 3):
+        publish(store, lease, version, None, small(version))
+    store.move(2, "", lease=lease)
+    assert main(["rollback", "1"]) == 0
+    assert capsys.readouterr().out == "version 1 is live and stays so until `tidemill promote`\n"
+    assert not store.move(3, "", lease=lease)
+    assert store.live() == 1
+    assert main(["promote", "2"]) == 0
+    assert (store.live(), store.pinned()) == (2, None)
+    assert store.move(3, "", lease=lease)
+    for command in ("rollback", "promote"):
+        capsys.readouterr()
+        assert main([command, "9"]) == 1
+        assert capsys.readouterr().err == "tidemill: version 9 is not in the store\n"
+    assert store.live() == 3

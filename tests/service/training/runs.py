@@ -5,23 +5,28 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
+import numpy as np
+
 from consumers.channel import FeederDied, FeederStatus
 from consumers.feeder import Feeder
 from consumers.micro_batch import MicroBatch
 from consumers.recorded import EventsGone
 from consumers.records import OffsetRange, Offsets
+from model_store.codec import decode, encode
 from model_store.lease import Lease, LeaseKeeper
 from model_store.memory_store import MemoryStore
 from model_store.version import BatchRecord, KafkaIds, Manifest
+from model_store.weights import Array, Rows, Update
 from service.health import Health
 from service.metrics import TrainerMetrics
-from service.training.configuration import config_digest, environment, told
+from service.training.configuration import config_digest, config_of, environment, told
 from service.training.learner import LearnerConfig
 from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
 from service.training.rebuild import OpenReader, ReadBatch
 from service.training.reference import Reference
 from service.training.resume import begin
 from service.training.trainer import Trainer
+from service.training.verify import Proof, plan, verify
 from tests.service.training.streams import TYPES, micro_batch, random_events
 
 CONFIG = LearnerConfig(
@@ -29,10 +34,17 @@ CONFIG = LearnerConfig(
 )
 DIGEST = config_digest(CONFIG, TYPES)
 KAFKA = KafkaIds(cluster_id="cluster", topics={"events": "first"})
-ORIGIN = Origin("run", KAFKA, DIGEST, told(CONFIG, TYPES), environment("cpu"))
 RULES = PublisherRules(
     interval_s=0.0, snapshot_interval_s=3600.0, chain_limit=100, chain_bytes_ratio=4.0, keep_snapshots=3, grace_s=60.0
 )
+
+
+def origin_of(config: LearnerConfig, **other: str | int) -> Origin:
+    """other: what is not as here in the environment."""
+    return Origin("run", KAFKA, config_digest(config, TYPES), told(config, TYPES), environment("cpu") | other)
+
+
+ORIGIN = origin_of(CONFIG)
 Step = MicroBatch | FeederStatus | FeederDied | Callable[[], None]
 
 
@@ -55,19 +67,27 @@ def rejects(start: int, end: int) -> MicroBatch:
     return dataclasses.replace(micro_batch([]), ranges=ranges, rejected={"not json": end - start})
 
 
-def remembered(*batches: MicroBatch) -> OpenReader:
-    """Kafka for whoever learns again: what was fed, by its ranges."""
+def remembered(*batches: MicroBatch, types: Sequence[str] = TYPES) -> OpenReader:
+    """Kafka for whoever learns again: what was fed, by its ranges; event types numbered as in `types`."""
+    number = np.array([list(types).index(name) for name in TYPES], np.int16)
     by_ranges = {tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges): batch for batch in batches}
 
     def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
         def read(record: BatchRecord) -> MicroBatch:
             if (batch := by_ranges.get(record.ranges)) is None:
                 raise EventsGone(f"{record.ranges} have expired")
-            return batch
+            return dataclasses.replace(batch, type=number[batch.type])
 
         return read
 
     return open_reader
+
+
+def prove(store: MemoryStore, version: int, fed: Sequence[MicroBatch], start: int | None = None) -> Proof:
+    """As `tidemill verify VERSION [--from START]`, with what was fed for Kafka."""
+    chosen = plan(store, version, start)
+    types = list(config_of(chosen.version.config, "cpu")[1])
+    return verify(store, chosen, remembered(*fed, types=types)(chosen.manifests), "cpu")
 
 
 class FakeFeeder:
@@ -120,18 +140,20 @@ class Run:
         replay: int = 1,
         log: OpenReader | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
+        **environment: str | int,
     ) -> None:
-        """log: where events can be read again."""
+        """log: where events can be read again. environment: what differs from here."""
+        origin = origin_of(config, **environment)
         self.store, self.lease = store, hold(store)
         self.metrics, self.health, self.stop = TrainerMetrics(), Health("trainer"), threading.Event()
         self.keeper = LeaseKeeper(store, self.lease, 3600.0)
-        self.beginning = begin(store, config, ORIGIN, log or remembered(), fresh=fresh, metrics=self.metrics)
+        self.beginning = begin(store, config, origin, log or remembered(), fresh=fresh, metrics=self.metrics)
         self.learner, self.progress = self.beginning.learner, self.beginning.progress
         self.publisher = Publisher(
             store,
             self.lease,
             rules,
-            ORIGIN,
+            origin,
             self.beginning.standing,
             Reference(self.learner.recommender),
             metrics=self.metrics,
@@ -180,6 +202,40 @@ class Run:
         value = self.metrics.registry.get_sample_value(f"tidemill_{name}", labels)
         assert value is not None, name
         return value
+
+
+class Killed(Exception):
+    """What a trainer's step raises where it is killed: nothing more is published."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def doctor(store: MemoryStore, version: int, name: str, row: int = 0) -> None:
+    """Changes the lowest bit of a row (of a tensor's entry) in what a version brings, and every checksum with it."""
+    manifest = store.manifest(version)
+    blobs = {blob: store.get_blob(ref) or b"" for blob, ref in manifest.blobs.items()}
+    update = decode(blobs, full=manifest.kind == "snapshot")
+    tables, tensors = dict(update.tables), dict(update.tensors)
+    if name in tensors:
+        tensors[name] = _flipped(tensors[name], row)
+    else:
+        rows = tables[name]
+        at = rows.index.tolist().index(row)
+        if isinstance(rows.values, list):
+            values: Array | list[str] = [*rows.values[:at], rows.values[at] + "!", *rows.values[at + 1 :]]
+        else:
+            values = _flipped(rows.values, at)
+        tables[name] = Rows(rows.index, values, rows.size)
+    refs = store.put_blobs(encode(Update(update.full, tables, tensors)))
+    store.tamper(manifest=(version, manifest.model_copy(update={"blobs": refs}).to_json()))
+
+
+def _flipped(values: Array, at: int) -> Array:
+    changed = np.array(values)
+    changed.reshape(-1).view(np.uint8)[at * changed[:1].nbytes] ^= 1
+    return changed
 
 
 def manifests(store: MemoryStore) -> list[Manifest]:

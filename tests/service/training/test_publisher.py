@@ -1,6 +1,7 @@
 """What becomes of a candidate: a snapshot or a delta, once, whatever the store does meanwhile."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +11,7 @@ from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMiss
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
 from model_store.version import BlobRef, Manifest
+from service.process import Fatal
 from service.training import publisher as module
 from tests.service.training.runs import RULES, Run, batches, hold, manifests
 from tests.service.training.streams import assert_same
@@ -190,6 +192,87 @@ def test_a_pinned_pointer_stays() -> None:
     Run(store).go([*batches(2), lambda: store.rollback(1, "by hand"), *batches(2, first=2)])
     assert store.newest() == 5
     assert store.live() == store.pinned() == 1
+
+
+class Clock:
+    """The store's, which may be ahead of ours."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+def test_a_pin_that_has_lasted_is_let_go(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+    clock = Clock()
+    store = MemoryStore(clock)
+    seen: list[tuple[int | None, int | None, int | None]] = []
+
+    def look() -> None:
+        seen.append((store.newest(), store.live(), store.pinned()))
+
+    def pin() -> None:
+        clock.ahead = -100.0
+        store.rollback(1, "by hand")
+        clock.ahead = 0.0
+
+    rules = dataclasses.replace(RULES, promote_after_s=50.0)
+    run = Run(store, rules=rules).go(
+        [*batches(2), lambda: store.rollback(1, "by hand"), *batches(2, first=2), look, pin, *batches(2, first=4), look]
+    )
+    assert seen == [(5, 1, 1), (7, 7, None)]  # pinned just now; pinned long ago
+    assert [entry[1:] for entry in store.log() if entry.what == "promote"] == [
+        ("promote", "champion", 6, "pinned for 50 s")
+    ]
+    assert "the pointer was pinned for 50 s: version 6 is live" in caplog.text
+    assert run.metric("versions_held_back_total") == 2
+    assert "challenger" not in store.aliases()
+
+
+def test_without_the_setting_a_pin_stays_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+    clock = Clock()
+    clock.ahead = -1e6
+    store = MemoryStore(clock)
+    Run(store).go([*batches(2), lambda: store.rollback(1, "by hand"), *batches(2, first=2)])
+    assert (store.live(), store.pinned(), store.aliases()["challenger"]) == (1, 1, 5)
+
+
+def test_how_long_a_pin_has_lasted_is_not_asked_at_each_version() -> None:
+    class Counting(MemoryStore):
+        asked = 0
+
+        def pinned_since(self) -> float | None:
+            self.asked += 1
+            return super().pinned_since()
+
+    store = Counting()
+    rules = dataclasses.replace(RULES, promote_after_s=50.0)
+    run = Run(store, rules=rules)
+    run.publisher._clock = lambda: 1000.0  # not a moment passes
+    run.go([*batches(1), lambda: store.rollback(1, "by hand"), *batches(5, first=1)])
+    assert store.newest() == 7
+    assert store.asked == 1
+
+
+def test_a_pin_is_let_go_under_the_lease_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another trainer takes over in the very moment in which this one finds that the pin has lasted."""
+    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+
+    class Takeover(MemoryStore):
+        def pinned_since(self) -> float | None:
+            hold(self)
+            return super().pinned_since()
+
+    clock = Clock()
+    store = Takeover(clock)
+    clock.ahead = -100.0
+    run = Run(store, rules=dataclasses.replace(RULES, promote_after_s=50.0))
+    with pytest.raises(Fatal, match="the lease"):
+        run.go([*batches(1), lambda: store.rollback(1, "by hand"), *batches(2, first=1)])
+    assert (store.live(), store.pinned()) == (1, 1)
 
 
 def test_a_lost_lease_ends_it() -> None:
