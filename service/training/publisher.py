@@ -32,15 +32,14 @@ from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.training.evaluation import PairedSums
-from service.training.gate import ROWS, Gate, GateRules, WeightHealth, figures
-from service.training.gate import Health as WeightsHealth
-from service.training.reference import Reference, own
+from service.training.gate import GateRules
+from service.training.gatekeeper import GateKeeper
+from service.training.reference import Reference
 
 log = logging.getLogger(__name__)
 
 LEAST_CHAIN_BYTES = 64 * 2**20  # below this, a chain of deltas is not worth a snapshot for its weight
 RETRY_S = 0.25
-REFERENCE = "reference"  # the alias of the version that the gate compares with
 PIN_ASKED_EVERY_S = 1.0
 
 
@@ -122,13 +121,18 @@ class Publisher:
         self._state, self._parent = standing.state, standing.parent
         self._metrics, self._health, self._clock = metrics, health, clock
         self._weights, self._checkpoint = Changes(lambda name: not for_trainers(name)), standing.unsaved
-        self._since_reference = Changes(own)
         self._batches: list[BatchRecord] = list(standing.batches)  # since `parent`
         self._latest: Candidate | None = None
-        self._gate = Gate(rules.gate, opened=standing.opened, events=standing.events)
-        self._weight_health = WeightHealth()
-        self._reference_version: int | None = None
-        self._revert_to: int | None = None
+        self._gate = GateKeeper(
+            rules.gate,
+            reference,
+            store,
+            lease,
+            opened=standing.opened,
+            events=standing.events,
+            metrics=metrics,
+            health=health,
+        )
         self._pin_asked_at = -1e9
         self._submitted_at = self._checkpoint_at = -1e9
         # a run begins with a snapshot: it bounds the chain and closes what a dead trainer left half done
@@ -141,7 +145,8 @@ class Publisher:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         if standing.parent is not None:
-            self._begin_reference(*(standing.reference or (standing.parent, self._state)))
+            version, state = standing.reference or (standing.parent, None)
+            self._gate.begin(self._state, version, state)
 
     # -- the trainer's side ------------------------------------------------------------------------------------------
 
@@ -195,7 +200,7 @@ class Publisher:
 
     def take_revert(self) -> int | None:
         """The version whose weights learning should go back to, said once; None as long as all is well."""
-        version, self._revert_to = self._revert_to, None
+        version, self._gate.revert_to = self._gate.revert_to, None
         return version
 
     def wait_idle(self, timeout_s: float) -> bool:
@@ -232,19 +237,15 @@ class Publisher:
 
     def _publish(self, candidate: Candidate) -> None:
         """Until it is there; raises LeaseLost, or StoreUnavailable when stopped meanwhile."""
-        health = self._weight_health.measure(self._state, candidate.update)
+        why_not, figures = self._gate.judge(
+            self._state, candidate.update, candidate.paired, candidate.events_trained, reverted=candidate.reverted
+        )
         self._state.apply(candidate.update)
-        for changes in (self._weights, self._checkpoint, self._since_reference):
+        for changes in (self._weights, self._checkpoint):
             changes.add(candidate.update)
         self._batches += candidate.batches
         self._latest = candidate
-        if candidate.reverted:
-            self._gate.reverted()
-        self._gate.observe(candidate.paired, candidate.events_trained)
-        why_not = self._gate.verdict(health)
-        self._metrics.gate_open.set(why_not is None)
-        self._metrics.gate_difference.set(self._gate.difference)
-        metrics = {**candidate.metrics, **figures(health)}
+        metrics = {**candidate.metrics, **figures}
         if self._parent is None or not self._chained:
             self._release("snapshot", metrics, why_not)
         elif self._batches or not self._needs_snapshot():
@@ -252,10 +253,6 @@ class Publisher:
         if self._needs_snapshot() and not self._batches:
             # the same state once more, written out whole: who has the version before need not load it
             self._release("snapshot", metrics, why_not)
-        if why_not is None and (self._gate.should_advance() or self._reference_version is None):
-            self._advance_reference(health)
-        if self._gate.should_revert():
-            self._revert_to = self._reference_version
 
     def _release(self, kind: Kind, metrics: Mapping[str, float], why_not: str | None) -> None:
         """One version, with everything that has changed since the one before."""
@@ -270,7 +267,7 @@ class Publisher:
         except InvalidUpdate as error:  # not finite, so it cannot even be written
             for changes in (self._weights, self._checkpoint):
                 changes.add(changed)
-            self._refuse_to_write(error)
+            self._gate.could_not_write(error)
             return
         version, created_at = self.version + 1, timestamp(time.time())
         while True:
@@ -319,6 +316,7 @@ class Publisher:
         self._batches = []
         self._chained = True
         self._count(manifest, sum(len(blob) for blob in blobs.values()), self._clock() - started)
+        self._gate.released(version, self._state, why_not)
         if kind == "snapshot":
             self._retire()
 
@@ -331,8 +329,6 @@ class Publisher:
         if why_not is not None:
             self._store.move(version, why_not, alias=CHALLENGER, lease=self._lease)
             self._metrics.versions_held_back.inc()
-        held_back = why_not is not None and why_not != "the pointer is pinned"
-        self._health.set("gate", f"versions are published and do not go live: {why_not}" if held_back else OK)
 
     def _unpinned(self, version: int) -> bool:
         """Whether a pin has lasted for as long as the settings allow, so that it is gone and this version live."""
@@ -346,33 +342,6 @@ class Publisher:
         self._store.promote(version, f"pinned for {self._rules.promote_after_s:g} s", lease=self._lease)
         log.warning("the pointer was pinned for %g s: version %d is live", self._rules.promote_after_s, version)
         return True
-
-    def _refuse_to_write(self, error: InvalidUpdate) -> None:
-        log.error("no version can be made of weights that are not numbers: %s", error)
-        self._health.set("gate", f"no version can be made: {error}")
-        self._metrics.versions_held_back.inc()
-        self._revert_to = self._reference_version
-
-    # -- the reference -----------------------------------------------------------------------------------------------
-
-    def _begin_reference(self, version: int, state: State) -> None:
-        self._weight_health.measure(State(), self._state.snapshot())
-        self.reference.apply(state.snapshot(own))
-        self._gate.advanced(WeightHealth().measure(State(), state.snapshot(own)))
-        self._reference_version = version
-        self._weight_health.settled = state.tables.get(ROWS, 0)
-        if state is not self._state:
-            self._since_reference.add(self._state.snapshot())  # what differs is not known, so everything may
-
-    def _advance_reference(self, health: WeightsHealth) -> None:
-        self.reference.apply(self._since_reference.take(self._state))
-        self._gate.advanced(health)
-        self._weight_health.settled = self._state.tables.get(ROWS, 0)
-        self._reference_version = self.version
-        try:
-            self._store.move(self.version, "found good", alias=REFERENCE, lease=self._lease)
-        except (StoreUnavailable, NoSuchVersion) as error:
-            log.warning("version %d has no alias yet: %s", self.version, error)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

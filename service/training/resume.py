@@ -14,9 +14,10 @@ from model_store.weights import State
 from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.training.configuration import LIMITS, differences
+from service.training.gatekeeper import REFERENCE
 from service.training.learner import Learner, LearnerConfig
 from service.training.progress import Progress
-from service.training.publisher import REFERENCE, Origin, Standing, for_trainers
+from service.training.publisher import Origin, Standing, for_trainers
 from service.training.rebuild import OpenReader, limits_of, rebuild
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from model_store.weights import Rows, State, Update
 from service.model.recommender import Recommender
 from service.training.evaluation import PairedSums
 from service.training.gate import DENSE, ROWS, Gate, GateRules, Health, WeightHealth
-from service.training.publisher import REFERENCE
+from service.training.gatekeeper import REFERENCE
 from tests.service.training.runs import CONFIG, RULES, Run, manifests
 from tests.service.training.streams import Event, clicks, micro_batch, world_of_classes
 

@@ -18,7 +18,7 @@ from model_store.errors import BrokenChain, DamagedBlob, DamagedManifest, NoSuch
 from model_store.memory_store import MemoryStore
 from model_store.weights import Array, Rows, State, Update
 from service.process import Fatal
-from service.training.publisher import REFERENCE
+from service.training.gatekeeper import REFERENCE
 from service.training.trainer import SKIPPED_IN_A_ROW
 from service.training.verify import first_difference, plan
 from tests.service.training.runs import (
