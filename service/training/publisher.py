@@ -8,6 +8,7 @@ learned meanwhile goes into the next. Whether a version goes live is the gate's 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 LEAST_CHAIN_BYTES = 64 * 2**20  # below this, a chain of deltas is not worth a snapshot for its weight
 RETRY_S = 0.25
+REMEMBERED = 1_000  # versions whose batches are kept at hand, should the store lose the newest ones
 PIN_ASKED_EVERY_S = 1.0
 
 
@@ -122,6 +124,8 @@ class Publisher:
         self._metrics, self._health, self._clock = metrics, health, clock
         self._weights, self._checkpoint = Changes(lambda name: not for_trainers(name)), standing.unsaved
         self._batches: list[BatchRecord] = list(standing.batches)  # since `parent`
+        self._released: deque[tuple[int, list[BatchRecord]]] = deque(maxlen=REMEMBERED)  # with what each has learned
+        self._store_has_lost = False  # the newest versions
         self._latest: Candidate | None = None
         self._gate = GateKeeper(
             rules.gate,
@@ -181,7 +185,7 @@ class Publisher:
         self._health.set("redis", OK)
         if newest < self.version:
             log.warning("the store has lost version %d, its newest is %d", self.version, newest)
-            self._snapshot_due = True
+            self._snapshot_due = self._store_has_lost = True
         if reason is not None:
             log.info("a snapshot was asked for: %s", reason)
             self._snapshot_due = True
@@ -246,6 +250,8 @@ class Publisher:
         self._batches += candidate.batches
         self._latest = candidate
         metrics = {**candidate.metrics, **figures}
+        if self._store_has_lost:
+            self._fall_back()
         if self._parent is None or not self._chained:
             self._release("snapshot", metrics, why_not)
         elif self._batches or not self._needs_snapshot():
@@ -272,6 +278,8 @@ class Publisher:
         version, created_at = self.version + 1, timestamp(time.time())
         while True:
             try:
+                if self._store_has_lost:
+                    self._fall_back()
                 manifest = Manifest(
                     version=version,
                     parent=self._parent,
@@ -305,6 +313,7 @@ class Publisher:
                 )
                 if self._stopping:
                     raise
+                self._store_has_lost = True
                 if kind == "snapshot":  # it stands on nothing but its own blobs: gone again between two calls
                     time.sleep(RETRY_S)
                 else:
@@ -313,12 +322,26 @@ class Publisher:
                     blobs = encode(self._state.snapshot())
         self._health.set("redis", OK)
         self.version = self._parent = version
+        self._released.append((version, self._batches))
         self._batches = []
         self._chained = True
         self._count(manifest, sum(len(blob) for blob in blobs.values()), self._clock() - started)
         self._gate.released(version, self._state, why_not)
         if kind == "snapshot":
             self._retire()
+
+    def _fall_back(self) -> None:
+        """Builds on the newest version that a failover or a restart of the store has left, with the batches of all it
+        has lost: so the record of what was learned has no hole. Raises: StoreUnavailable."""
+        left = self._store.newest()
+        self._store_has_lost = False
+        if left is None or left not in [version for version, _ in self._released]:
+            return  # it has lost everything, or more than is remembered here: the record begins anew
+        lost = [batch for version, batches in self._released if version > left for batch in batches]
+        while self._released[-1][0] > left:
+            self._released.pop()
+        if lost:
+            self._batches, self._parent, self._chained = [*lost, *self._batches], left, False
 
     def _point_at(self, version: int, why_not: str | None) -> None:
         """Moves the live pointer, or else the challenger's, and says why."""

@@ -13,7 +13,7 @@ from model_store.memory_store import MemoryStore
 from model_store.version import BlobRef, Manifest
 from service.process import Fatal
 from service.training import publisher as module
-from tests.service.training.runs import RULES, Run, batches, hold, manifests
+from tests.service.training.runs import RULES, Run, batches, hold, manifests, prove
 from tests.service.training.streams import assert_same
 
 
@@ -66,7 +66,8 @@ def test_a_request_is_answered_by_the_next_version(monkeypatch: pytest.MonkeyPat
     store = MemoryStore()
     run = Run(store).go([*batches(2), lambda: store.request_snapshot("a reader is lost"), *batches(2, first=2)])
     assert kinds(store) == ["snapshot", "delta", "delta", "snapshot", "delta", "delta"]
-    assert manifests(store)[3].batches == ()
+    assert manifests(store)[3].parent == 1
+    assert len(manifests(store)[3].batches) == 2  # of the versions that were lost
     assert_same(load(store, 6).snapshot(), run.learner.snapshot())
 
 
@@ -159,6 +160,30 @@ def test_what_the_store_has_lost_is_made_good_by_a_snapshot(lost: Exception) -> 
     run = Run(store).go([*batches(1), lambda: store.faults.append(("publish", lost)), *batches(2, first=1)])
     assert kinds(store) == ["snapshot", "delta", "snapshot", "delta"]
     assert_same(load(store, 4).snapshot(), run.learner.snapshot())
+
+
+def lose_after(store: MemoryStore, version: int) -> None:
+    """A failover to a replica that had not got so far."""
+    for lost in [each for each in store.versions() if each > version]:
+        del store._manifests[lost], store._summaries[lost]
+    store._newest = version
+    store._aliases["champion"] = version
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_versions_that_the_store_has_lost_leave_no_hole_in_the_record(
+    idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if idle:  # nothing new comes: the trainer finds out by asking
+        monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
+    store, fed = MemoryStore(), batches(8)
+    run = Run(store).go([*fed[:6], lambda: lose_after(store, 4), *([lambda: None] * 3 if idle else []), *fed[6:]])
+    mended = next(manifest for manifest in manifests(store) if manifest.version > 4)
+    assert (mended.kind, mended.parent) == ("snapshot", 4)
+    learned = [batch.ranges for manifest in manifests(store) for batch in manifest.batches]
+    assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
+    assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
+    assert prove(store, store.newest() or 0, fed, 0).difference is None
 
 
 def test_a_store_emptied_before_the_pointer_moved() -> None:
