@@ -126,6 +126,7 @@ class Script:
     batches: Iterator[MicroBatch]
     world: "World"
     alone: bool  # each batch waits until the version before is live
+    until: float = 0.0  # perf_counter; the trainer goes on without batches until then
     handed: float = 0.0
 
     def receive(self, timeout_s: float) -> MicroBatch | None:
@@ -141,7 +142,9 @@ class Script:
                 return None
         batch = next(self.batches, None)
         if batch is None:
-            self.world.stop.set()
+            if now > self.until:
+                self.world.stop.set()
+            time.sleep(0.01)
             return None
         self.handed = time.perf_counter()
         return batch
@@ -156,7 +159,8 @@ class Script:
         while not self.world.publisher.idle and last - began < PATIENCE_S:
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
-        self.world.holds.append(longest)
+        longest = max(longest, time.perf_counter() - last)
+        self.world.holds[self.world.store.versions[-1].kind].append(longest * 1e3)
 
     def commit(self, offsets: Offsets) -> None: ...
 
@@ -173,7 +177,7 @@ class World:
     folder: Path | None = None
     checkpoint_interval_s: float = 0.0
     steps: list[Step] = field(default_factory=list)
-    holds: list[float] = field(default_factory=list)
+    holds: dict[str, list[float]] = field(default_factory=lambda: {"delta": [], "snapshot": []})
     probe: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -222,14 +226,14 @@ class World:
         )
         self.trainer.submits, self.trainer.store = [], self.store
 
-    def go(self, batches: Iterable[MicroBatch], *, alone: bool) -> None:
-        self.script = Script(iter(batches), self, alone)
+    def go(self, batches: Iterable[MicroBatch], *, alone: bool, linger_s: float = 0.0) -> None:
+        self.script = Script(iter(batches), self, alone, time.perf_counter() + linger_s)
         self.stop.clear()
         self.trainer.run()
 
     def forget(self) -> None:
         """What was measured so far."""
-        for each in (self.steps, self.holds, self.trainer.submits, self.learner.ranked, self.store.versions[:-1]):
+        for each in (self.steps, *self.holds.values(), self.trainer.submits, self.learner.ranked, self.store.versions[:-1]):
             each.clear()
 
     def end(self) -> None:
@@ -329,9 +333,14 @@ def main() -> None:
             world.forget()
             world.probe = True
         at = take_turns(worlds, stream, at, 4, 3)
-        print("\nlongest that anybody else held the interpreter while a delta was published: ms, p50 and worst")
+        for _ in range(arguments.snapshots):
+            for world in worlds:
+                world.store.request_snapshot("bench")
+                world.go((), alone=True, linger_s=1.0)
+        print("\nlongest that a thread beside it had to wait while a version was published: ms, p50 and worst")
         for world in worlds:
-            print(f"  {world.name:<28} {1e3 * np.median(world.holds):7.1f} {1e3 * max(world.holds):7.1f}")
+            for kind, holds in world.holds.items():
+                print(f"  {world.name:<28} {kind:<9} {np.median(holds):7.1f} {max(holds):7.1f}")
         for world in worlds:
             stalls(world, stream, at, arguments.snapshots)
 

