@@ -1,8 +1,8 @@
 """What do a publish and a checkpoint cost, and how long does learning stall for them, as a model and its users grow?
 
-Several worlds side by side, each a trainer with its publisher over a real Redis, and in each the very same events, which
-touch the same 10,000 of its items: 10,000 items in all against a million, 10,000 users against half a million. They take
-turns, so that whatever else the machine does meets all alike, and figures are medians and ratios of one run.
+Several worlds side by side, each a trainer with its publisher over a real Redis, and in each the very same events,
+which touch the same 10,000 of its items: 10,000 items in all against a million, 10,000 users against half a million.
+They take turns, so that whatever else the machine does meets all alike, and figures are medians and ratios of one run.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +34,7 @@ from model_store.version import KafkaIds, Manifest
 from model_store.weights import TRAINER
 from service.health import Health
 from service.metrics import TrainerMetrics
+from service.model.negatives import STEPS_AHEAD
 from service.training.configuration import config_digest, environment, told
 from service.training.evaluation import PairedSums, RankSums
 from service.training.learner import Learner, LearnerConfig, _Events
@@ -62,6 +63,7 @@ class Version:
 
 @dataclass
 class Step:
+    number: int
     began: float
     ended: float
 
@@ -69,13 +71,13 @@ class Step:
 class TimedStore(RedisStore):
     """Notes of each version when it began, what it weighs and when it was live."""
 
-    versions: list[Version]
+    published: list[Version]
     submitted = 0.0
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
         super().publish(manifest, lease)
         sizes = {name: ref.bytes for name, ref in manifest.blobs.items()}
-        self.versions.append(
+        self.published.append(
             Version(
                 kind=manifest.kind,
                 checkpoint=manifest.checkpoint,
@@ -88,9 +90,9 @@ class TimedStore(RedisStore):
     def move(self, version: int, reason: str, *, alias: str = "champion", lease: Lease | None = None) -> bool:
         moved = super().move(version, reason, alias=alias, lease=lease)
         if alias == "champion":
-            self.versions[-1].live = self.submitted = time.perf_counter()
-            if len(self.versions) > 1:  # a snapshot begins where the delta before it was live
-                self.versions[-1].began = max(self.versions[-1].submitted, self.versions[-2].live)
+            self.published[-1].live = self.submitted = time.perf_counter()
+            if len(self.published) > 1:  # a snapshot begins where the delta before it was live
+                self.published[-1].began = max(self.published[-1].submitted, self.published[-2].live)
         return moved
 
 
@@ -119,6 +121,15 @@ class TimedTrainer(Trainer):
         self.submits.append(time.perf_counter() - began)
 
 
+class TimedPublisher(Publisher):
+    """Publishes while it may."""
+
+    may = True
+
+    def ready(self) -> bool:
+        return self.may and super().ready()
+
+
 @dataclass
 class Script:
     """A feeder that hands over batches and notes when the trainer comes back for the next."""
@@ -132,12 +143,13 @@ class Script:
     def receive(self, timeout_s: float) -> MicroBatch | None:
         now = time.perf_counter()
         if self.handed:
-            self.world.steps.append(Step(self.handed, now))
+            self.world.steps.append(Step(self.world.learner.steps - 1, self.handed, now))
             self.handed = 0.0
         publisher = self.world.publisher
         if self.alone:
             if not publisher.idle:
-                return self._watched()
+                self._watch()
+                return None
             if not publisher.ready():
                 return None
         batch = next(self.batches, None)
@@ -149,7 +161,7 @@ class Script:
         self.handed = time.perf_counter()
         return batch
 
-    def _watched(self) -> None:
+    def _watch(self) -> None:
         """Until the version is live, looking all the time: whoever holds the interpreter lets nobody look."""
         last = began = time.perf_counter()
         longest = 0.0
@@ -160,7 +172,7 @@ class Script:
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
         longest = max(longest, time.perf_counter() - last)
-        self.world.holds[self.world.store.versions[-1].kind].append(longest * 1e3)
+        self.world.holds[self.world.store.published[-1].kind].append(longest * 1e3)
 
     def commit(self, offsets: Offsets) -> None: ...
 
@@ -189,15 +201,16 @@ class World:
             folder=BlobFolder(self.folder.as_uri()) if self.folder is not None else None,
             linger=0,
         )
-        self.store.versions = []
+        self.store.published = []
         lease = self.store.acquire("bench", 3_600.0)
         assert lease is not None
+        digest = config_digest(config, TYPES)
         self.learner = filled(config, self.items, self.users, seed)
-        self.publisher = Publisher(
+        self.publisher = TimedPublisher(
             self.store,
             lease,
             PublisherRules(0.15, 1e9, 10**9, 1e9, 1, 0.0, checkpoint_interval_s=self.checkpoint_interval_s),
-            Origin("bench", KafkaIds(cluster_id="bench"), config_digest(config, TYPES), told(config, TYPES), environment("cpu")),
+            Origin("bench", KafkaIds(cluster_id="bench"), digest, told(config, TYPES), environment("cpu")),
             Standing(),
             Reference(self.learner.recommender),
             metrics=TrainerMetrics(),
@@ -233,8 +246,12 @@ class World:
 
     def forget(self) -> None:
         """What was measured so far."""
-        for each in (self.steps, *self.holds.values(), self.trainer.submits, self.learner.ranked, self.store.versions[:-1]):
-            each.clear()
+        self.steps.clear()
+        self.trainer.submits.clear()
+        self.learner.ranked.clear()
+        del self.store.published[:-1]
+        for holds in self.holds.values():
+            holds.clear()
 
     def end(self) -> None:
         self.publisher.stop()
@@ -341,8 +358,7 @@ def main() -> None:
         for world in worlds:
             for kind, holds in world.holds.items():
                 print(f"  {world.name:<28} {kind:<9} {np.median(holds):7.1f} {max(holds):7.1f}")
-        for world in worlds:
-            stalls(world, stream, at, arguments.snapshots)
+        stalls(worlds, stream, at, arguments.snapshots)
 
 
 def take_turns(worlds: Sequence[World], stream: Stream, first: int, rounds: int, each: int) -> int:
@@ -358,7 +374,7 @@ def costs(worlds: Sequence[World]) -> None:
     print("ms a step, and of it ms to evaluate")
     base: dict[str, float] = {}
     for world in worlds:
-        deltas = [each for each in world.store.versions if each.kind == "delta" and each.live]
+        deltas = [each for each in world.store.published if each.kind == "delta" and each.live]
         taken = np.array([each.live - each.submitted for each in deltas]) * 1e3
         submits = np.array(world.trainer.submits) * 1e3
         step = np.median([each.ended - each.began for each in world.steps]) * 1e3
@@ -380,45 +396,51 @@ def costs(worlds: Sequence[World]) -> None:
             print(f"  {large} ÷ {small}: {base[large] / base[small]:.2f}")
 
 
-def stalls(world: World, stream: Stream, at: int, snapshots: int) -> None:
+def stalls(worlds: Sequence[World], stream: Stream, at: int, snapshots: int) -> None:
     """Learning without a pause: what a step takes longer while a version is under way."""
-    world.forget()
-    world.probe = False
-    for number in range(snapshots):
-        # the first half of the steps has deltas, then a snapshot is asked for
-        world.go(stream.batches(world, at, 25), alone=False)
-        world.store.request_snapshot("bench")
-        world.go(stream.batches(world, at + 25, 25), alone=False)
-        at += 50
-    versions = [each for each in world.store.versions if each.live]
+    for world in worlds:
+        world.forget()
+        world.probe = False
+        world.learner.evaluate_sample = 0  # it, and drawing negatives, come every few steps and are no stall
+    for _ in range(snapshots):
+        for world in worlds:
+            for may, wanted, steps in ((False, False, 24), (True, False, 24), (True, True, 48)):
+                world.publisher.may = may
+                if wanted:
+                    world.store.request_snapshot("bench")
+                world.go(stream.batches(world, at, steps), alone=False)
+                at += steps
+    print("\nhow much longer than usual a step took, ms: p50, p90, p99 and worst")
+    for world in worlds:
+        shown_stalls(world)
+    print("\na snapshot beside learning: s, MB, and how many times the weights of a delta, and all of it")
+    for world in worlds:
+        shown_sizes(world)
+
+
+def shown_stalls(world: World) -> None:
     groups: dict[str, list[float]] = {"none": [], "delta": [], "snapshot": []}
     for step in world.steps:
-        kind = "none"
-        for version in versions:
-            began = version.began or version.submitted
-            if began < step.ended and version.live > step.began:
-                kind = version.kind if kind != "snapshot" else kind
-        groups[kind].append((step.ended - step.began) * 1e3)
-    usual = np.median(groups["none"]) if groups["none"] else float("nan")
-    written = [each for each in versions if each.kind == "snapshot"]
-    deltas = [each for each in versions if each.kind == "delta"]
-    print(f"\n{world.name}: a step takes {usual:.0f} ms; longer by, ms: p50, p90, p99 and worst")
+        if step.number % STEPS_AHEAD:
+            beside = {v.kind for v in world.store.published if v.began < step.ended and v.live > step.began}
+            kind = "snapshot" if "snapshot" in beside else "delta" if beside else "none"
+            groups[kind].append((step.ended - step.began) * 1e3)
+    usual = float(np.median(groups["none"]))
     for kind, taken in groups.items():
-        if taken:
-            extra = np.array(taken) - usual
-            shown = " ".join(f"{value:6.1f}" for value in (*np.percentile(extra, [50, 90, 99]), extra.max()))
-            print(f"  with {kind:<9} {len(taken):4d} steps {shown}")
-    submits = np.array(world.trainer.submits) * 1e3
-    print(f"  of it drain and submit: {np.median(submits):.1f} ms p50, {submits.max():.1f} worst")
-    if written and deltas:
-        weights, everything = (
-            np.mean([getattr(each, what) for each in written]) / np.mean([getattr(each, what) for each in deltas])
-            for what in ("weights_bytes", "all_bytes")
-        )
-        print(
-            f"  a snapshot: {np.median([each.live - each.began for each in written]):.2f} s, "
-            f"{written[0].all_bytes / 1e6:.0f} MB: {weights:.1f} times the weights of a delta, {everything:.1f} of all"
-        )
+        extra = np.array(taken or [np.nan]) - usual
+        figures = " ".join(f"{value:6.1f}" for value in (*np.percentile(extra, [50, 90, 99]), extra.max()))
+        print(f"  {world.name:<28} {kind:<9} {len(taken):4d} steps of {usual:.0f} {figures}")
+
+
+def shown_sizes(world: World) -> None:
+    written = [each for each in world.store.published if each.kind == "snapshot" and each.live]
+    deltas = [each for each in world.store.published if each.kind == "delta"]
+    weights, everything = (
+        float(np.mean([getattr(each, what) for each in written]) / np.mean([getattr(each, what) for each in deltas]))
+        for what in ("weights_bytes", "all_bytes")
+    )
+    seconds = np.median([each.live - each.began for each in written])
+    print(f"  {world.name:<28} {seconds:6.2f} {written[-1].all_bytes / 1e6:6.0f} {weights:7.1f} {everything:7.1f}")
 
 
 if __name__ == "__main__":
