@@ -66,6 +66,7 @@ class Step:
     number: int
     began: float
     ended: float
+    blocked: float  # seconds of it neither running nor waiting for a core: for the interpreter, that is
 
 
 class TimedStore(RedisStore):
@@ -121,6 +122,15 @@ class TimedTrainer(Trainer):
         self.submits.append(time.perf_counter() - began)
 
 
+def ran() -> float:
+    """Seconds that this thread has been running, or waiting for a core because others had them all (on Linux)."""
+    try:
+        waiting = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except FileNotFoundError:
+        waiting = 0.0
+    return time.thread_time() + waiting
+
+
 class TimedPublisher(Publisher):
     """Publishes while it may."""
 
@@ -139,11 +149,13 @@ class Script:
     alone: bool  # each batch waits until the version before is live
     until: float = 0.0  # perf_counter; the trainer goes on without batches until then
     handed: float = 0.0
+    ran: float = 0.0
 
     def receive(self, timeout_s: float) -> MicroBatch | None:
         now = time.perf_counter()
         if self.handed:
-            self.world.steps.append(Step(self.world.learner.steps - 1, self.handed, now))
+            blocked = now - self.handed - (ran() - self.ran)
+            self.world.steps.append(Step(self.world.learner.steps - 1, self.handed, now, blocked))
             self.handed = 0.0
         publisher = self.world.publisher
         if self.alone:
@@ -158,7 +170,7 @@ class Script:
                 self.world.stop.set()
             time.sleep(0.01)
             return None
-        self.handed = time.perf_counter()
+        self.handed, self.ran = time.perf_counter(), ran()
         return batch
 
     def _watch(self) -> None:
@@ -410,7 +422,10 @@ def stalls(worlds: Sequence[World], stream: Stream, at: int, snapshots: int) -> 
                     world.store.request_snapshot("bench")
                 world.go(stream.batches(world, at, steps), alone=False)
                 at += steps
-    print("\nhow much longer than usual a step took, ms: p50, p90, p99 and worst")
+    print(
+        "\nhow much longer than usual a step took, ms: p50, p90, p99 and worst; and for how long it waited for another"
+    )
+    print("thread of the trainer: p50, p99 and worst")
     for world in worlds:
         shown_stalls(world)
     print("\na snapshot beside learning: s, MB, and how many times the weights of a delta, and all of it")
@@ -419,17 +434,20 @@ def stalls(worlds: Sequence[World], stream: Stream, at: int, snapshots: int) -> 
 
 
 def shown_stalls(world: World) -> None:
-    groups: dict[str, list[float]] = {"none": [], "delta": [], "snapshot": []}
+    groups: dict[str, list[Step]] = {"none": [], "delta": [], "snapshot": []}
     for step in world.steps:
         if step.number % STEPS_AHEAD:
             beside = {v.kind for v in world.store.published if v.began < step.ended and v.live > step.began}
             kind = "snapshot" if "snapshot" in beside else "delta" if beside else "none"
-            groups[kind].append((step.ended - step.began) * 1e3)
-    usual = float(np.median(groups["none"]))
-    for kind, taken in groups.items():
-        extra = np.array(taken or [np.nan]) - usual
-        figures = " ".join(f"{value:6.1f}" for value in (*np.percentile(extra, [50, 90, 99]), extra.max()))
-        print(f"  {world.name:<28} {kind:<9} {len(taken):4d} steps of {usual:.0f} {figures}")
+            groups[kind].append(step)
+    usual = float(np.median([step.ended - step.began for step in groups["none"]]))
+    for kind, steps in groups.items():
+        if steps:
+            extra = [step.ended - step.began - usual for step in steps]
+            blocked = [step.blocked for step in steps]
+            seconds = (*np.percentile(extra, [50, 90, 99, 100]), *np.percentile(blocked, [50, 99, 100]))
+            figures = " ".join(f"{value * 1e3:6.1f}" for value in seconds)
+            print(f"  {world.name:<28} {kind:<9} {len(steps):4d} steps of {usual * 1e3:.0f} {figures}")
 
 
 def shown_sizes(world: World) -> None:
