@@ -1,12 +1,15 @@
 """What is sent is what the library would send, whatever the size of a value."""
 
+from typing import Any
+
+import redis.connection
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.connection import Encoder, PythonRespSerializer
 
 from model_store.redis_connection import _Packer
 
-LIBRARY = PythonRespSerializer(6000, Encoder("utf-8", "strict", False).encode)
+library: Any = redis.connection  # the stubs that some environments hold lack half of it
+LIBRARY = library.PythonRespSerializer(6000, library.Encoder("utf-8", "strict", False).encode)
 large = st.integers(_Packer.LARGE - 1, _Packer.LARGE + 2).map(lambda n: b"\r\n" * (n // 2) + b"x" * (n % 2))
 
 
