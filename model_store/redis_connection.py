@@ -36,6 +36,7 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
             # not a timeout: whoever is silent once would be waited for as often again before anybody hears of it
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (redis.exceptions.ConnectionError,)),
             decode_responses=False,
+            command_packer=_Packer(),
             protocol=2,  # one shape of answers with every server from 6.2 on
         )
     except ValueError as error:
@@ -93,6 +94,26 @@ class RedisConnection:
                 return list(pipe.execute(raise_on_error=False))
         except redis.exceptions.RedisError as error:
             raise StoreUnavailable(f"Redis: {error}") from error
+
+
+class _Packer:
+    """Commands as bytes to send. A large value is sent from where it lies: copied beside its command, as the library
+    does, 256 MB would keep every other thread waiting for half a second."""
+
+    LARGE = 1 << 16
+
+    def pack(self, *args: str | bytes | int | float) -> list[bytes]:
+        values = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
+        values[:1] = values[0].split()  # the library itself names commands of two words
+        output, small = list[bytes](), [b"*%d" % len(values)]
+        for value in values:
+            small.append(b"$%d" % len(value))
+            if len(value) > self.LARGE:
+                output += [b"\r\n".join([*small, b""]), value]
+                small = [b""]
+            else:
+                small.append(value)
+        return [*output, b"\r\n".join([*small, b""])]
 
 
 class Script:

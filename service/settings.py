@@ -83,7 +83,11 @@ class TrainerSettings(CommonSettings):
     replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
     max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
-    evaluate_sample: int = Field(32, ge=0, description="events of each micro-batch ranked before they are learned from")
+    evaluate_sample: int = Field(
+        32,
+        ge=0,
+        description="events of each micro-batch ranked before they are learned from; fewer of a model with many items",
+    )
     checkpoint_interval_s: float = Field(
         0.0,
         ge=0,

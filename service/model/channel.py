@@ -6,7 +6,7 @@ more class in a file of its own, one more entry where `Recommender` and `Learner
 between `Recommender.scores` and the choice of the k best.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,11 +53,16 @@ class Channel(Protocol):
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Empties rows whose items were expired."""
 
-    def add_common(self, clock: int, scores: Tensor) -> None:
-        """Adds what holds for all users whose history is of one length, in logits, to `scores` [BUCKETS, >= size].
+    def add_common(self, clock: int, scores: Tensor, start: int = 0) -> None:
+        """Adds what holds for all users whose history is of one length, in logits, to `scores` [BUCKETS, n] of the n
+        items from row `start` on; there may be room behind the last item.
 
         Worked out once a change of the model, not once a user.
         """
 
-    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
-        """Adds what depends on the histories, in logits, to `scores` [B, >= size]."""
+    def asked_by(self, contexts: Contexts) -> "AddScores | None":
+        """What adds that which depends on the histories; None where nothing does."""
+
+
+AddScores = Callable[[Tensor, int], None]
+"""Adds logits to scores [B, n] of the n items from a row on."""

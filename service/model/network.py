@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from model_store.weights import Array, Update
+from service.model.channel import AddScores
 from service.model.contexts import BUCKETS, Contexts
 from service.model.row_table import RowTable
 
@@ -258,15 +259,22 @@ class Network:
             values = torch.from_numpy(np.array(changed.values)).to(self.unit.data)
             self.write(np.array(changed.index), values)  # a copy: what is read may be read-only
 
-    def add_common(self, clock: int, scores: Tensor) -> None:
+    def add_common(self, clock: int, scores: Tensor, start: int = 0) -> None:
         """Without a history the network says nothing."""
 
-    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
+    def asked_by(self, contexts: Contexts) -> AddScores:
         entries = Entries.of(contexts, contexts.rows, self.unit.data.device)
         encoded = encode(self.dense, self.unit.data, entries)
         query = encoded.direction * self.dense["log_scale"].exp().index_select(0, entries.bucket).unsqueeze(1)
-        scores.addmm_(query, self.unit.data[: scores.shape[1]].T)
         # a pair (context, row) appears once among the newest entries, so no two writes meet
-        newest = torch.from_numpy(contexts.newest).to(scores.device)
+        newest = torch.from_numpy(contexts.newest).to(query.device)
         owner, row, lag = entries.owner[newest], entries.rows[newest], entries.lag[newest]
-        scores[owner, row] += self.dense["repeat"].index_select(0, lag)
+        bonus = self.dense["repeat"].index_select(0, lag)
+
+        def add(scores: Tensor, start: int) -> None:
+            stop = start + scores.shape[1]
+            scores.addmm_(query, self.unit.data[start:stop].T)
+            here = (row >= start) & (row < stop)
+            scores[owner[here], row[here] - start] += bonus[here]
+
+        return add

@@ -50,11 +50,11 @@ class Popularity:
         if (changed := update.tables.get(self.table.name)) is not None:
             self.table.apply(changed)
 
-    def add_common(self, clock: int, scores: Tensor) -> None:
-        size = self.table.size
-        scores[:, :size] += self.weights @ self.features(clock).T
+    def add_common(self, clock: int, scores: Tensor, start: int = 0) -> None:
+        stop = min(start + scores.shape[1], self.table.size)
+        scores[:, : stop - start] += self.weights @ self.features(clock, slice(start, stop)).T
 
-    def add_scores(self, contexts: Contexts, scores: Tensor) -> None:
+    def asked_by(self, contexts: Contexts) -> None:
         """Popularity knows no histories."""
 
     def observe(self, rows: NDArray[np.int64], times: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
@@ -73,14 +73,18 @@ class Popularity:
         self.table.data[index] = torch.logaddexp(self.table.data[index], added)
         self.table.touch(unique)
 
-    def log_counts(self, clock: int, index: Tensor | None = None) -> Tensor:
+    def log_counts(self, clock: int, rows: Tensor | slice | None = None) -> Tensor:
         """[n, K] float64: log of the decayed count as of `clock`, -inf for none."""
-        logs = self.table.data[: self.table.size] if index is None else self.table.data.index_select(0, index)
+        data = self.table.data
+        if isinstance(rows, Tensor):
+            logs = data.index_select(0, rows)
+        else:
+            logs = data[: self.table.size] if rows is None else data[rows]
         return logs - torch.from_numpy(self.rate * clock).to(logs.device)
 
-    def features(self, clock: int, index: Tensor | None = None) -> Tensor:
+    def features(self, clock: int, rows: Tensor | slice | None = None) -> Tensor:
         """[n, K] float32: log(max(count, FLOOR)), what the logits use."""
-        return self.log_counts(clock, index).clamp_(min=math.log(FLOOR)).float()
+        return self.log_counts(clock, rows).clamp_(min=math.log(FLOOR)).float()
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         self.table.data[torch.from_numpy(rows).to(self.table.data.device)] = -math.inf

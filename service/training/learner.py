@@ -24,7 +24,7 @@ from service.model.losses import Sample, sampled_softmax
 from service.model.negatives import NegativeSampler
 from service.model.network import Shape, normalise
 from service.model.optimizers import AdamW, adagrad_rows
-from service.model.recommender import USERS_AT_ONCE, Recommender, ranks_of
+from service.model.recommender import USERS_AT_ONCE, Recommender
 from service.model.row_table import RowTable
 from service.training.evaluation import PairedSums, RankSums
 from service.training.reference import Reference
@@ -32,6 +32,10 @@ from service.training.replay import Replay
 from service.training.user_table import UserTable
 
 Index = NDArray[np.int64]
+
+# What evaluation may cost: items gone over, and scores worked out, for one batch (on average; see `_to_rank`)
+ROWS_A_BATCH = 1 << 15
+SCORES_A_BATCH = 1 << 19
 
 
 class StateLike(Protocol):
@@ -279,21 +283,30 @@ class Learner:
         eligible = np.flatnonzero(events.user_known & events.item_known)
         sums, paired = RankSums(), PairedSums()
         if self.evaluate_sample is not None:
-            # at most two million scores a batch: two milliseconds beside a step of forty
-            most = min(self.evaluate_sample, max(1, (1 << 21) // max(1, self.items.size)))
+            most = self._to_rank(self.evaluate_sample)
             eligible = eligible[:: max(1, -(-len(eligible) // most))] if most else eligible[:0]
-        self.recommender.changed()
         if reference is not None:
             reference.begin_batch()
         for start in range(0, len(eligible), USERS_AT_ONCE):
             part = eligible[start : start + USERS_AT_ONCE]
             contexts, item = Contexts.of(events.history[part]), events.item[part]
-            ahead = ranks_of(self.recommender.scores(contexts), item)
+            ahead = self.recommender.ranks(contexts, item)
             sums.add(ahead)
             if reference is not None:
                 known = reference.knows(item)
                 paired.add(PairedSums.of(ahead[known], reference.ranks(contexts, item)[known]))
         return sums, paired
+
+    def _to_rank(self, sample: int) -> int:
+        """How many events of this batch to rank, so that it takes no more than a tenth of a step however many items.
+
+        What a pass over all items costs is mostly reading them, so a large model has few passes, of many events each.
+        """
+        items = max(1, self.items.size)
+        every = -(-items // ROWS_A_BATCH)  # batches
+        if self.steps % every:
+            return 0
+        return min(sample * every, max(1, SCORES_A_BATCH * every // items))
 
     def _step(self, events: _Events, replay: int, rng: np.random.Generator) -> Step:
         """The contexts to learn from: the fresh ones that have a history, then replayed ones. Keeps the fresh ones.

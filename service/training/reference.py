@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model_store.weights import Update
 from service.model.contexts import Contexts
-from service.model.recommender import Recommender, ranks_of
+from service.model.recommender import Recommender
 
 Index = NDArray[np.int64]
 _OWN = ("item/row", "network/")
@@ -66,9 +66,8 @@ class Reference:
         assert self._weights is not None
         self._weights.network.resize(self._learning.size)
         self._weights.clock = self._learning.clock
-        self._weights.changed()
 
     def ranks(self, contexts: Contexts, item: Index) -> Index:
         """[B] how many items it would list before each of these."""
         assert self._weights is not None
-        return ranks_of(self._weights.scores(contexts), item)
+        return self._weights.ranks(contexts, item)

@@ -97,3 +97,14 @@ def test_touched_rows_come_out_once_and_ascending(steps: list[list[int] | None])
             expected |= set(rows)
     assert touched.take().tolist() == sorted(expected)
     assert touched.take().tolist() == []
+
+
+@given(st.lists(st.lists(st.integers(0, 20))))
+def test_each_touched_row_is_taken_once_in_order(parts: list[list[int]]) -> None:
+    touched = Touched()
+    for part in parts:
+        touched.add(np.array(part, dtype=np.int64))
+    taken = touched.take()
+    assert taken.dtype == np.int64
+    assert taken.tolist() == sorted({row for part in parts for row in part})
+    assert touched.take().tolist() == []

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from model_store.weights import Rows, Update
 from service.model.contexts import BUCKETS, Contexts
-from service.model.recommender import NEVER, Recommender, best_of, ranks_of
+from service.model.recommender import NEVER, Recommender, best_of
 
 DIM, LENGTH, HIDDEN = 4, 3, 5
 
@@ -89,24 +89,37 @@ def test_equal_scores_go_by_row() -> None:
     rows, _ = best_of(scores, 128)
     assert rows[0].tolist() == list(range(128))
     assert rows[1].tolist() == [5, *range(5), *range(6, 128)]
-    assert ranks_of(scores, np.array([7, 7])).tolist() == [7, 7]
-    assert ranks_of(scores, np.array([3, 5])).tolist() == [3, 0]
 
 
-def test_ranks_agree_with_lists() -> None:
+@pytest.mark.parametrize("strip", [1, 20 * 64, 1 << 18])
+def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.model.recommender.STRIP", strip)
     model = Recommender()
     model.load(full_update(200))
     histories = np.random.default_rng(1).integers(-1, 200, (20, LENGTH))
+    histories[3] = -1  # nothing known: popularity alone, with many equal scores
     rows, _ = model.top_k(histories, 200)
-    target = np.arange(20) * 7
-    ranks = ranks_of(model.scores(Contexts.of(histories)), target)
-    assert ranks.tolist() == [rows[b].tolist().index(t) for b, t in enumerate(target)]
+    for first in range(10):
+        target = (np.arange(20) * 7 + first * 6) % 200
+        ranks = model.ranks(Contexts.of(histories), target)
+        assert ranks.tolist() == [rows[b].tolist().index(t) for b, t in enumerate(target)]
+
+
+@pytest.mark.parametrize("strip", [1, 1 << 18])
+def test_of_equal_scores_the_lower_row_comes_first(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.model.recommender.STRIP", strip)
+    model = Recommender()
+    update = full_update(100)
+    counts = Rows(np.arange(100), np.full((100, 2), -np.inf), 100)
+    model.load(Update(full=True, tables={**update.tables, "item/popularity": counts}, tensors=update.tensors))
+    nobody = Contexts.of(np.full((4, LENGTH), -1))
+    assert model.ranks(nobody, np.array([0, 31, 32, 99])).tolist() == [0, 31, 32, 99]
 
 
 def test_a_target_that_may_not_be_listed_is_missed() -> None:
     model = Recommender()
     model.load(full_update(40, listable=(np.arange(40) != 3).astype(np.uint8)))
-    assert ranks_of(model.scores(Contexts.of(np.array([[-1, 3, 3]]))), np.array([3]))[0] > 10**6
+    assert model.ranks(Contexts.of(np.array([[-1, 3, 3]])), np.array([3]))[0] > 10**6
 
 
 def test_deltas_change_what_they_name() -> None:

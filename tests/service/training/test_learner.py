@@ -304,6 +304,21 @@ def test_ranking_counts_those_whose_user_and_item_were_known() -> None:
     assert result.recall_at_20 == 1.0  # there are but three items
 
 
+def test_a_large_model_has_few_passes_over_its_items_of_many_events_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ranked(sample: int) -> list[int]:
+        learner = Learner(dataclasses.replace(SMALL, evaluate_sample=sample))
+        learner.learn(micro_batch(clicks([(f"u{n}", f"i{n}") for n in range(40)])))
+        again = [(f"u{n}", f"i{n}") for n in range(40)]
+        return [learner.learn(micro_batch(clicks(again), first_key=100 * n)).ranked for n in range(1, 9)]
+
+    assert ranked(4) == [4] * 8
+    monkeypatch.setattr("service.training.learner.ROWS_A_BATCH", 10)  # of 40 items: every fourth batch
+    assert ranked(4) == [0, 0, 0, 14, 0, 0, 0, 14]
+    monkeypatch.setattr("service.training.learner.SCORES_A_BATCH", 20)  # half an event a batch
+    assert ranked(4) == [0, 0, 0, 2, 0, 0, 0, 2]
+    assert ranked(0) == [0] * 8
+
+
 def test_ranking_has_no_part_in_learning() -> None:
     left, right = Learner(SMALL), Learner(dataclasses.replace(SMALL, evaluate_sample=None))
     for batch in in_batches(random_events(300, seed=1), 64):
