@@ -44,13 +44,6 @@ def test_big_endian_and_strided_arrays_are_written_little_endian_and_dense() -> 
     assert same(found["a"], np.array([[0, 2], [4, 6], [8, 10]], np.float32))
 
 
-def test_a_large_blob_is_written_as_a_small_one() -> None:
-    array = np.arange(3 << 20, dtype=np.int64)  # 24 MB: in memory that is asked for differently
-    data = pack({"a": array, "b": array[:3]}, "large")
-    assert type(data) is bytes
-    assert data == safetensors.numpy.save({"a": array, "b": array[:3]}, {METADATA_KEY: "large"})
-
-
 def container(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
