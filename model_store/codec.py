@@ -21,8 +21,8 @@ FORMAT = 1
 WEIGHTS_GROUP, TRAINER_GROUP = "weights", "trainer"
 GROUPS = (WEIGHTS_GROUP, TRAINER_GROUP)
 
-# bytes of arrays: joining them keeps every other thread waiting, for 10 ms where they are 16 MB; Redis takes 512 MB
-BLOB_LIMIT = 16 << 20
+# bytes of arrays: joining them keeps every other thread waiting, for 2.5 ms where they are 4 MB; Redis takes 512 MB
+BLOB_LIMIT = 4 << 20
 _TEXTS_AT_ONCE = 1 << 15  # half a millisecond
 _HARD_LIMIT = (512 << 20) - container.MAX_HEADER
 
