@@ -18,7 +18,7 @@ from model_store.version import Manifest
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.stores import model_store
-from service.training.configuration import config_of, differences, environment
+from service.training.configuration import compute_as, config_of, differences, environment
 from service.training.rebuild import from_kafka
 from service.training.verify import Plan, plan, verify
 
@@ -57,7 +57,7 @@ def _prove(settings: TrainerSettings, store: ModelStore, chosen: Plan) -> int:
         def show(done: int, _: int) -> None:
             shown.update(task, completed=done)
 
-        proof = verify(store, chosen, read, device, prepare=_use_threads, progress=show)
+        proof = verify(store, chosen, read, device, prepare=compute_as, progress=show)
     seconds = time.perf_counter() - began
     since = "nothing" if chosen.base is None else f"version {chosen.base.version}"
     work = f"made again from {since}, {chosen.batches} micro-batches and {proof.events} events, in {seconds:.1f} s"
@@ -86,16 +86,11 @@ def _device(made: Manifest) -> str:
     return device if device == "cpu" or torch.cuda.is_available() else "cpu"
 
 
-def _use_threads(manifest: Manifest) -> None:
-    """As many as computed it; sums of other numbers of threads differ in their last bits."""
-    torch.set_num_threads(int(manifest.environment.get("threads", torch.get_num_threads())))
-
-
 def _warn(chosen: Plan, device: str) -> None:
     """Of everything but events and settings that may make a difference, before one is met."""
     said: set[str] = set()
     for manifest in chosen.manifests:
-        _use_threads(manifest)
+        compute_as(manifest)
         for difference in differences(manifest.environment, environment(device)):
             if manifest.batches and difference not in said:
                 said.add(difference)

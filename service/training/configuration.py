@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import torch
 
+from model_store.version import Manifest
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training.learner import LearnerConfig
@@ -87,6 +88,11 @@ def environment(device: str) -> dict[str, str | int]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = str(torch.version.cuda)
     return found
+
+
+def compute_as(made: Manifest) -> None:
+    """From now on with as many threads as computed this version: sums of another number differ in their last bits."""
+    torch.set_num_threads(int(made.environment.get("threads", torch.get_num_threads())))
 
 
 @cache

@@ -3,6 +3,8 @@
 import logging
 from dataclasses import dataclass, replace
 
+import torch
+
 from consumers.recorded import EventsGone
 from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
@@ -13,7 +15,7 @@ from model_store.version import BatchRecord, KafkaIds, Manifest
 from model_store.weights import State
 from service.metrics import TrainerMetrics
 from service.process import Fatal
-from service.training.configuration import LIMITS, differences
+from service.training.configuration import LIMITS, compute_as, differences
 from service.training.gatekeeper import REFERENCE
 from service.training.learner import Learner, LearnerConfig
 from service.training.progress import Progress
@@ -75,11 +77,19 @@ def _learned_again(
     """
     state, parent, batches, unsaved = found.state, found.version, list[BatchRecord](), Changes(for_trainers)
     learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
-    whole = not found.skipped
+    whole, threads = not found.skipped, torch.get_num_threads()
     if since := _published_since(store, found, newest):
         log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
         try:
-            for step in rebuild(learner, progress, since, open_reader(since), lambda version: load(store, version)):
+            again = rebuild(
+                learner,
+                progress,
+                since,
+                open_reader(since),
+                lambda version: load(store, version),
+                prepare=compute_as,
+            )
+            for step in again:
                 whole = whole and step.same is not False
                 metrics.versions_relearned.labels("no" if step.same is False else "yes").inc()
                 if step.same is False:
@@ -96,6 +106,7 @@ def _learned_again(
             log.error("so learning goes on from version %d", found.version)
             state, parent, batches, unsaved = load(store, found.version), found.version, [], Changes(for_trainers)
             learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    torch.set_num_threads(threads)
     learner.config = config
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
