@@ -16,7 +16,7 @@ import numpy as np
 from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
-from service.training.evaluate_file import _Reading
+from service.training.evaluate_file import Reading
 from service.training.gate import ROWS, Gate, GateRules, WeightHealth
 from service.training.learner import Learner, LearnerConfig
 from service.training.reference import Reference, own
@@ -41,6 +41,7 @@ def poisoned(batches: Iterator[MicroBatch], start: int, n: int, seed: int = 0) -
 
 @dataclasses.dataclass
 class Outcome:
+    batches: int = 0
     versions: int = 0
     held_back: int = 0
     reverts: int = 0
@@ -76,6 +77,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
             learner.reset_weights(good)
             outcome.reverts += 1
             reverted = True
+        outcome.batches = number
         if number % BATCHES_A_VERSION:
             continue
         update = learner.drain()
@@ -113,12 +115,13 @@ def main() -> None:
         return
 
     def stream() -> Iterator[MicroBatch]:
-        return islice(_Reading().batches(args.events, BATCH), args.batches)
+        return islice(Reading().batches(args.events, BATCH), args.batches)
 
     gated, free = GateRules(), GateRules(enabled=False)
     clean = run(stream(), gated)
     print(f"clean: {clean.held_back} of {clean.versions} versions held back, {clean.reverts} reverts {clean.reasons}")
-    middle, n = args.batches // 2, args.batches // 5
+    there = clean.batches
+    middle, n = there // 2, there // 5
     for name, rules in (("with the gate", gated), ("without", free)):
         found = run(poisoned(stream(), middle, n), rules)
         after = slice(middle + n, middle + 2 * n)
@@ -126,7 +129,7 @@ def main() -> None:
             f"poisoned from batch {middle} to {middle + n}, {name}: first held back at {found.first_held}, "
             f"{found.held_back} of {found.versions} held back, {found.reverts} reverts; NDCG@20 "
             f"before {np.mean(found.ndcg[middle - n : middle]):.4f}, after {np.mean(found.ndcg[after]):.4f} "
-            f"(clean {np.mean(clean.ndcg[after]):.4f}) {found.reasons}"
+            f"(clean {np.mean(clean.ndcg[after]):.4f}) {found.reasons[:1]}"
         )
 
 

@@ -42,7 +42,7 @@ class Evaluation:
 
 
 @dataclass
-class _Reading:
+class Reading:
     """Decodes a file into micro-batches, and counts what did not fit."""
 
     rejected: int = 0
@@ -90,7 +90,7 @@ def evaluate_file(
     with open_lines(path) as lines:
         total = sum(1 for line in lines if line.strip())
     learner = Learner(config)
-    reading = _Reading()
+    reading = Reading()
     sums = RankSums()
     skipped = done = 0
     began = time.perf_counter()
