@@ -108,7 +108,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=Path, default=DATA / "movietweetings.events.jsonl.gz")
-    parser.add_argument("--batches", type=int, default=235)
+    parser.add_argument("--batches", type=int, default=480)
     args = parser.parse_args()
     if not args.events.exists():
         print(f"no {args.events.name}: give a stream with --events")
