@@ -387,7 +387,7 @@ def _refused(running: Running, why: str) -> None:
         last = running.world.log(name).strip().splitlines()[-1]
         assert last.startswith("tidemill: Kafka was changed under this ")
         assert why in last
-        assert "TIDEMILL_FRESH=1" in last
+        assert "--fresh" in last
 
 
 def test_a_topic_made_anew_is_refused_until_it_is_decided(running: Running, real: Real) -> None:
