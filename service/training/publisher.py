@@ -149,6 +149,8 @@ class Publisher:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         if standing.parent is not None:
+            if self._chained:
+                self._released.append((standing.parent, []))
             version, state = standing.reference or (standing.parent, None)
             self._gate.begin(self._state, version, state)
 
@@ -278,7 +280,7 @@ class Publisher:
         version, created_at = self.version + 1, timestamp(time.time())
         while True:
             try:
-                if self._store_has_lost:
+                if self._store_has_lost and kind == "snapshot":  # a delta fits its own parent and no other
                     self._fall_back()
                 manifest = Manifest(
                     version=version,
@@ -337,11 +339,10 @@ class Publisher:
         self._store_has_lost = False
         if left is None or left not in [version for version, _ in self._released]:
             return  # it has lost everything, or more than is remembered here: the record begins anew
-        lost = [batch for version, batches in self._released if version > left for batch in batches]
         while self._released[-1][0] > left:
-            self._released.pop()
-        if lost:
-            self._batches, self._parent, self._chained = [*lost, *self._batches], left, False
+            _, batches = self._released.pop()
+            self._batches = [*batches, *self._batches]
+            self._parent, self._chained = left, False
 
     def _point_at(self, version: int, why_not: str | None) -> None:
         """Moves the live pointer, or else the challenger's, and says why."""

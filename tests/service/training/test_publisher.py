@@ -186,6 +186,19 @@ def test_versions_that_the_store_has_lost_leave_no_hole_in_the_record(
     assert prove(store, store.newest() or 0, fed, 0).difference is None
 
 
+@pytest.mark.parametrize(("before", "left"), [(1, 2), (2, 2), (2, 3), (2, 1)])
+def test_a_lost_snapshot_leaves_no_hole_either(before: int, left: int) -> None:
+    """Version 3 is version 2 written out whole. 1 is from before this run."""
+    store, fed = MemoryStore(), batches(5)
+    Run(store).go([])
+    rules = dataclasses.replace(RULES, chain_limit=2)
+    run = Run(store, rules=rules).go([*fed[:before], lambda: lose_after(store, left), *fed[before:]])
+    learned = [batch.ranges for manifest in manifests(store) for batch in manifest.batches]
+    assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
+    assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
+    assert prove(store, store.newest() or 0, fed, 0).difference is None
+
+
 def test_a_store_emptied_before_the_pointer_moved() -> None:
     store = Faulty()
 
