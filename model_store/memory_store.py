@@ -174,8 +174,9 @@ class MemoryStore(ModelStore):
         with self._lock:
             self._request = self._request or reason
 
-    def take_snapshot_request(self) -> str | None:
+    def take_snapshot_request(self, lease: Lease) -> str | None:
         with self._lock:
+            self._must_hold(lease)
             reason, self._request = self._request, None
             return reason
 

@@ -162,8 +162,8 @@ class ModelStore(Protocol):
         """Asks the trainer for a fresh snapshot. Asking again before it came changes nothing."""
         ...
 
-    def take_snapshot_request(self) -> str | None:
-        """The reason of a request, which is thereby taken; None when there is none."""
+    def take_snapshot_request(self, lease: Lease) -> str | None:
+        """The reason of a request, which is thereby taken; None when there is none. Raises: LeaseLost."""
         ...
 
     # -- the lease ---------------------------------------------------------------------------------------------------

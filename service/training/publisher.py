@@ -179,8 +179,11 @@ class Publisher:
         """Whether a reader has asked for a snapshot, the store has lost the newest version (a failover, a restart), or
         the last snapshot is too old. Asks the store; only while nothing is under way."""
         try:
-            reason = self._store.take_snapshot_request()
+            reason = self._store.take_snapshot_request(self._lease)
             newest = self._store.newest() or 0
+        except LeaseLost as error:
+            self.failure = error
+            return False
         except (StoreUnavailable, Damaged) as error:
             self._health.set("redis", str(error))
             return False

@@ -136,7 +136,6 @@ def test_an_empty_store(store: ModelStore) -> None:
     assert store.aliases() == {}
     assert store.live_at(time.time()) is None
     assert store.live_since(0) == set()
-    assert store.take_snapshot_request() is None
     assert store.manifests([1, 2]) == [None, None]
     assert not store.manifests([])
     assert not store.get_blobs([])
@@ -518,11 +517,23 @@ def test_reasons_in_any_language(shelf: Shelf) -> None:
 # -- readers' wishes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_is_asked_for_once(store: ModelStore) -> None:
+def test_a_snapshot_is_asked_for_once(shelf: Shelf) -> None:
+    store, lease = shelf.store, shelf.lease()
+    assert store.take_snapshot_request(lease) is None
     store.request_snapshot("version 7 is damaged")
     store.request_snapshot("me too")
-    assert store.take_snapshot_request() == "version 7 is damaged"
-    assert store.take_snapshot_request() is None
+    assert store.take_snapshot_request(lease) == "version 7 is damaged"
+    assert store.take_snapshot_request(lease) is None
+
+
+def test_who_lost_the_lease_takes_no_request_away_from_who_holds_it(shelf: Shelf) -> None:
+    store, old = shelf.store, shelf.lease("old")
+    store.release(old)
+    new = shelf.lease("new")
+    store.request_snapshot("version 7 is damaged")
+    with pytest.raises(LeaseLost):
+        store.take_snapshot_request(old)
+    assert store.take_snapshot_request(new) == "version 7 is damaged"
 
 
 # -- deleting ----------------------------------------------------------------------------------------------------------

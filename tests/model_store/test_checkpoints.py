@@ -228,7 +228,7 @@ def test_an_answer_that_was_lost_costs_no_file(store: RedisStore, tmp_path: Path
 
 
 def test_models_share_a_folder(store: RedisStore, connection: RedisConnection, tmp_path: Path) -> None:
-    other = RedisStore(connection, Keys(model="other"), folder=store._folder, linger=0)
+    other = RedisStore(connection, Keys(model="other"), folder=store.blobs.folder, linger=0)
     for each in (store, other):
         lease = trainer(each)
         publish(each, lease, 1, None, small(1))
@@ -264,7 +264,7 @@ def test_after_each_deletion_there_are_the_files_that_versions_name_and_no_other
                 gone = {version for version in data.draw(st.lists(st.integers(1, 12), max_size=4)) if version < newest}
                 with pytest.MonkeyPatch.context() as crash:
                     if what == "crash":
-                        crash.setattr(store, "_drop_blobs", lambda: None)
+                        crash.setattr(store.blobs, "drop", lambda: None)
                     store.delete(gone, lease=lease)
                 held = {version: chosen for version, chosen in held.items() if version not in gone}
                 named = {digests[pick] for chosen in held.values() for pick in chosen}

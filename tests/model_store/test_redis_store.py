@@ -12,8 +12,9 @@ from model_store.codec import encode
 from model_store.errors import DamagedManifest, Incomplete, LeaseLost, StoreUnavailable
 from model_store.keys import Keys
 from model_store.lease import LeaseKeeper
+from model_store.redis_blobs import UNPUBLISHED_SECONDS
 from model_store.redis_connection import RedisConnection, connect
-from model_store.redis_store import LINGER_SECONDS, UNPUBLISHED_SECONDS, RedisStore
+from model_store.redis_store import LINGER_SECONDS, RedisStore
 from model_store.version import BlobRef
 from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
 from tests.redis_server import RedisServer, free_port, redis_server
@@ -185,7 +186,7 @@ def test_dropping_goes_on_after_a_crash_amid_it(
     refs = publish(store, lease, 1, None, small(1)).blobs
     publish(store, lease, 2, None, small(2))
     with monkeypatch.context() as crash:
-        crash.setattr(store, "_drop_blobs", lambda: None)
+        crash.setattr(store.blobs, "drop", lambda: None)
         store.delete([1])
     assert left(connection, refs) == {-1}
     store.delete([])
@@ -200,7 +201,7 @@ def test_what_came_back_after_a_crash_amid_dropping_is_kept(
     publish(store, lease, 1, None, small(1))
     publish(store, lease, 2, None, small(2))
     with monkeypatch.context() as crash:
-        crash.setattr(store, "_drop_blobs", lambda: None)
+        crash.setattr(store.blobs, "drop", lambda: None)
         store.delete([1])
     refs = publish(store, lease, 3, None, small(1)).blobs
     store.delete([])

@@ -30,7 +30,8 @@ def program(trainer: str = "", scorer: str = "", plain: bool = True, **options: 
     ]
     arguments = [*commands, *(f"{name}={value!r}" for name, value in options.items())]
     return (
-        "import sys\nfrom pathlib import *\nfrom service.demo.up import *\n"
+        "import signal, sys\nfrom pathlib import *\nfrom service.demo.up import *\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
         f"sys.exit(run_up(UpOptions({', '.join(arguments)}), plain={plain}))"
     )
 

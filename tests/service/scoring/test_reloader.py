@@ -130,10 +130,10 @@ def test_what_is_damaged_is_not_served_until_a_snapshot_comes(world: World, how:
     assert world.check.startswith("version 3 cannot be loaded (")
     assert world.check.endswith("; serving version 1")
     assert world.metrics.registry.get_sample_value("tidemill_reload_failures_total") == 1
-    reason = world.store.take_snapshot_request()
+    reason = world.trainer.asked_for_snapshot()
     assert reason is not None
     assert reason.startswith("version 3 cannot be read: ")
-    assert world.store.take_snapshot_request() is None  # asked once in a while only
+    assert world.trainer.asked_for_snapshot() is None  # asked once in a while only
     world.trainer.step(snapshot=True)
     assert world.reloader.check()
     assert (world.version, world.check) == (4, "ok")
@@ -187,7 +187,7 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
         if world.version != (live := store.live()):
             failed += 1
             assert world.check.startswith(f"version {live} cannot be loaded (")
-            assert store.take_snapshot_request() is not None
+            assert trainer.asked_for_snapshot() is not None
             if rng.random() < 0.5:
                 publish("snapshot")
     assert failed
@@ -268,7 +268,7 @@ def test_a_base_that_is_retired_while_it_is_read(cold: bool) -> None:
     assert not world.reloader.check()
     assert world.version == before
     assert "is missing" in world.check
-    assert store.take_snapshot_request() is not None
+    assert world.trainer.asked_for_snapshot() is not None
     assert cold or world.reloader.weights is not None
     assert world.reloader.check()  # the pointer has moved on
     assert (world.version, world.check) == (4, "ok")
@@ -279,10 +279,10 @@ def test_it_asks_again_while_no_snapshot_comes(world: World) -> None:
     damage(world, world.trainer.step(), "blob missing")
     for _ in range(2):
         assert not world.reloader.check()
-        assert world.store.take_snapshot_request() is not None
+        assert world.trainer.asked_for_snapshot() is not None
         world.now += 4.9
         assert not world.reloader.check()
-        assert world.store.take_snapshot_request() is None
+        assert world.trainer.asked_for_snapshot() is None
         world.now += 0.1
     assert world.check.endswith("; serving nothing")
 
@@ -419,7 +419,7 @@ def test_a_cold_start_takes_the_newest_that_is_whole(world: World) -> None:
     assert world.exact()
     assert world.check.endswith("; serving version 2")
     assert world.health.report()[1]["model_version"] == 2
-    assert world.store.take_snapshot_request() is not None
+    assert world.trainer.asked_for_snapshot() is not None
     world.trainer.step(snapshot=True)
     assert world.reloader.check()
     world.trainer.step()

@@ -50,6 +50,10 @@ class Trainer:
         self.learn()
         return self.publish(snapshot=snapshot, through=through)
 
+    def asked_for_snapshot(self) -> str | None:
+        """Why a reader has asked for one, said once."""
+        return self.store.take_snapshot_request(self._lease)
+
     def _publish(self, update: Update, through: int, batches: tuple[BatchRecord, ...], live: bool) -> Manifest:
         version = self.version + 1
         manifest = Manifest(
