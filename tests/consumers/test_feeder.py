@@ -283,8 +283,8 @@ def test_at_500_events_a_second_they_leave_within_the_batch_wait(shop: Shop) -> 
             if isinstance(message, MicroBatch):
                 delays += list(time.time() * 1000 - message.kafka_ts)
     assert len(delays) > 200
-    # 50 ms is the longest wait by design; the rest is what a busy machine may add.
-    assert np.median(delays) < 60
+    # 50 ms is the longest wait by design. A busy machine adds to most of them, but not to all
+    assert np.percentile(delays, 10) < 50
 
 
 @pytest.mark.slow

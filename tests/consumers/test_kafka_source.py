@@ -33,7 +33,7 @@ def test_a_broker_restart_loses_nothing_and_shows_in_the_status() -> None:
         assert source.poll(1000, 0.1) == []
     assert source.status.message
     start = time.monotonic()
-    assert not source.commit({TopicPartition("events", 0): 1}, wait=False) or time.monotonic() - start < 1
+    assert not source.commit({TopicPartition("events", 0): 1}, wait=False) or time.monotonic() - start < 3
 
     restart = threading.Thread(target=broker.start)
     restart.start()
@@ -83,8 +83,8 @@ def test_a_killed_members_partitions_are_taken_over(kind: str) -> None:
     member.stdout.close()
     killed = time.monotonic()
     while len(mine) != 4:
-        # Sessions of 6 s; the mock cluster then lets some seconds pass before it hands partitions out again.
-        assert time.monotonic() < killed + (25 if kind == "mock" else 15)
+        # after 6 s; the mock cluster then lets some seconds pass before it hands partitions out again
+        assert time.monotonic() < killed + 60
         source.poll(100, 0.1)
     source.close()
 
@@ -112,4 +112,4 @@ def test_members_are_assigned_soon_whenever_their_topic_appears(kind: str, appea
 
     with ThreadPoolExecutor(6) as pool:  # at once, because one alone may be lucky
         waits = list(pool.map(lambda _: seconds_after_the_topic_was_there(), range(6)))
-    assert max(waits) < 4, waits
+    assert max(waits) < 8, waits  # 2 where nothing else runs

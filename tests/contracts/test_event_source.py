@@ -172,7 +172,7 @@ def test_poll_returns_at_most_what_was_asked_for_and_waits_no_longer(stage: Stag
     until(source, lambda _: source.caught_up)
     start = time.monotonic()
     assert source.poll(100, 0.1) == []
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 3.0
     stage.write(numbered(30))
     assert len(source.poll(5, PATIENCE_S)) <= 5
 
@@ -184,7 +184,7 @@ def test_poll_returns_with_the_first_record_and_does_not_wait_for_more(stage: St
     stage.write([b"x"])
     start = time.monotonic()
     read(source, 1)
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < PATIENCE_S / 3
 
 
 def test_caught_up_means_that_all_that_was_there_was_returned(stage: Stage) -> None:
