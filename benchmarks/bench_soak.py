@@ -143,7 +143,7 @@ class Processes:
         for role, process in self._running:
             largest |= Counter({role: resident_mb(process.pid)})
             if role == "trainer":
-                for pid in children(process.pid):
+                for pid in filter(is_feeder, children(process.pid)):
                     largest |= Counter({"feeder": resident_mb(pid)})
         return largest
 
@@ -217,6 +217,14 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def is_feeder(pid: int) -> bool:
+    """Not yet in the moment between fork and exec, when it has its parent's memory."""
+    try:
+        return b"consumers.feeder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def resident_mb(pid: int) -> int:
