@@ -7,7 +7,7 @@ import pytest
 
 from service.training.evaluate_file import evaluate_file
 from service.training.evaluation import RankSums
-from service.training.learner import LearnerConfig
+from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import world_of_classes
 
 SMALL = LearnerConfig(dim=16, hidden=16, negatives=64, half_lives=(50.0, 500.0))

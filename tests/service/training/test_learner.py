@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from consumers.micro_batch import ItemChange
 from model_store.weights import State
 from service.model.recommender import Recommender
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import (
     assert_same,
     clicks,
@@ -235,7 +236,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
     good = state_of(learner.snapshot())
     learner.network.dense["out_bias"][0] = float("nan")
     before = learner.snapshot()
-    clock, steps = learner.clock, learner.optimizer.steps
+    clock, steps = learner.clock, learner.weights.optimizer.steps
     result = learner.learn(batches[3])
     after = learner.snapshot()
     assert result.skipped
@@ -248,7 +249,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
         if name.startswith(("network/", "trainer/optimizer")):
             assert before.tensors[name].tobytes() == after.tensors[name].tobytes(), name
     assert learner.clock == clock + result.n_events > clock
-    assert learner.optimizer.steps == steps
+    assert learner.weights.optimizer.steps == steps
     learner.reset_weights(good)
     assert_same_weights(learner, good)
     healed = learner.learn(batches[4])
@@ -312,9 +313,9 @@ def test_a_large_model_has_few_passes_over_its_items_of_many_events_each(monkeyp
         return [learner.learn(micro_batch(clicks(again), first_key=100 * n)).ranked for n in range(1, 9)]
 
     assert ranked(4) == [4] * 8
-    monkeypatch.setattr("service.training.learner.ROWS_A_BATCH", 10)  # of 40 items: every fourth batch
+    monkeypatch.setattr("service.training.prequential.ROWS_A_BATCH", 10)  # of 40 items: every fourth batch
     assert ranked(4) == [0, 0, 0, 14, 0, 0, 0, 14]
-    monkeypatch.setattr("service.training.learner.SCORES_A_BATCH", 20)  # half an event a batch
+    monkeypatch.setattr("service.training.prequential.SCORES_A_BATCH", 20)  # half an event a batch
     assert ranked(4) == [0, 0, 0, 2, 0, 0, 0, 2]
     assert ranked(0) == [0] * 8
 
