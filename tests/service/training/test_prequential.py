@@ -14,7 +14,7 @@ from service.training.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, h
 from service.training.reference import Reference
 from tests.service.training.streams import clicks, micro_batch, random_events
 
-SMALL = LearnerConfig(dim=8, hidden=16, history=5, negatives=32, half_lives=(50.0, 500.0))
+SMALL = LearnerConfig(dim=8, hidden=16, history=5, negatives=32, half_lives=(5.0, 50.0))
 
 
 def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = None) -> Events:
