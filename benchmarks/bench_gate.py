@@ -18,7 +18,8 @@ from model_store.changes import Changes
 from model_store.weights import State
 from service.training.evaluate_file import Reading
 from service.training.gate import ROWS, Gate, GateRules, WeightHealth
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from service.training.reference import Reference, own
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

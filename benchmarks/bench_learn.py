@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from consumers.micro_batch import MicroBatch
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 
 USERS, ITEMS = 3_000, 20_000
 

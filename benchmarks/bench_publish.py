@@ -37,7 +37,9 @@ from service.metrics import TrainerMetrics
 from service.model.negatives import STEPS_AHEAD
 from service.training.configuration import config_digest, environment, told
 from service.training.evaluation import PairedSums, RankSums
-from service.training.learner import Learner, LearnerConfig, _Events
+from service.training.intake import Events
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
 from service.training.publisher import Candidate, Origin, Publisher, PublisherRules, Standing
 from service.training.reference import Reference
@@ -102,7 +104,7 @@ class TimedLearner(Learner):
 
     ranked: list[float]
 
-    def _rank(self, events: _Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
+    def _rank(self, events: Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
         began = time.perf_counter()
         sums = super()._rank(events, reference)
         self.ranked.append(time.perf_counter() - began)
@@ -281,7 +283,7 @@ def filled(config: LearnerConfig, items: int, users: int, seed: int) -> TimedLea
     learner.ranked = []
     rows = learner.items.add([f"item-{n}" for n in range(items)], 0)
     learner.recommender.resize(items)
-    learner.adagrad.resize(items)
+    learner.weights.adagrad.resize(items)
     learner.network.write(rows, torch.from_numpy(rng.standard_normal((items, config.dim), dtype=np.float32) / 8))
     learner.users.rows_of([f"user-{n}" for n in range(users)], limit=None)
     active = spread(ACTIVE, items)

@@ -14,7 +14,8 @@ from model_store.weights import Update
 from service.model.recommender import Recommender
 from service.scoring.recommendations import list_json, timestamp
 from service.scoring.top_k import rank
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import micro_batch, random_events
 
 USERS = 64

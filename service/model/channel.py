@@ -2,12 +2,11 @@
 
 A channel's state is rows keyed by item and a few small tensors, so that it travels to the readers as touched rows. The
 network and popularity are the channels there are. Room is kept for others (neighbours from decayed counts, text): one
-more class in a file of its own, one more entry where `Recommender` and `Learner` list their channels. A re-ranker goes
-between `Recommender.scores` and the choice of the k best.
+more class in a file of its own, one more entry in `Recommender.channels`. A re-ranker goes between `Recommender.scores`
+and the choice of the k best.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -17,22 +16,6 @@ from torch import Tensor
 from model_store.weights import Array, Update
 from service.model.contexts import Contexts
 from service.model.row_table import RowTable
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a batch has to teach: contexts with their targets (fresh, then replayed), and the events to count."""
-
-    number: int  # of this step, from 0
-    clock: int  # accepted events before this batch
-    contexts: Contexts  # B of them, none empty
-    target: NDArray[np.int64]  # [B]
-    weight: NDArray[np.float32]  # [B]
-    fresh: int  # so many contexts, the first ones, are fresh
-    judging: int  # so many of those, the first ones, teach how the channels are weighed
-    event_rows: NDArray[np.int64]  # [n] items of the fresh events that are targets, with or without a history
-    event_times: NDArray[np.int64]  # [n] on the event clock
-    event_weight: NDArray[np.float64]  # [n]
 
 
 class Channel(Protocol):

@@ -87,5 +87,4 @@ class Popularity:
         return self.log_counts(clock, rows).clamp_(min=math.log(FLOOR)).float()
 
     def forget(self, rows: NDArray[np.int64]) -> None:
-        self.table.data[torch.from_numpy(rows).to(self.table.data.device)] = -math.inf
-        self.table.touch(rows)
+        self.table.put(rows, -math.inf)

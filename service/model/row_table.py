@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model_store.changes import Touched
 from model_store.weights import Rows
@@ -57,6 +58,11 @@ class RowTable:
     def touch(self, rows: Index) -> None:
         """Marks rows as written; the caller has written them or is about to."""
         self._touched.add(rows)
+
+    def put(self, rows: Index, values: Tensor | float) -> None:
+        """Writes rows [n]: values [n, ...] of the table's type and on its device, or one value for all."""
+        self.data[torch.from_numpy(rows).to(self.data.device)] = values
+        self.touch(rows)
 
     def drain(self) -> Rows:
         """A copy of the rows touched since the last drain."""

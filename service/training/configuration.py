@@ -17,7 +17,7 @@ import torch
 from model_store.version import Manifest
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training.learner import LearnerConfig
+from service.training.learner_config import LearnerConfig
 
 # where it is computed and how much is measured: no weight depends on these
 _NOT_TOLD = ("device", "evaluate_sample")

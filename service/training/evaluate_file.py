@@ -19,7 +19,8 @@ from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import MicroBatch
 from consumers.records import Record
 from service.training.evaluation import RankSums
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 
 BATCH_EVENTS = 256  # the lag that the protocol allows
 WARM_UP = 0.2

@@ -26,7 +26,7 @@ from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import config_digest, environment, learner_config, told
 from service.training.gate import GateRules
-from service.training.learner import LearnerConfig
+from service.training.learner_config import LearnerConfig
 from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
 from service.training.rebuild import from_kafka
 from service.training.reference import Reference

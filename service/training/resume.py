@@ -17,7 +17,8 @@ from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.training.configuration import LIMITS, compute_as, differences
 from service.training.gatekeeper import REFERENCE
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
 from service.training.publisher import Origin, Standing, for_trainers
 from service.training.rebuild import OpenReader, limits_of, rebuild

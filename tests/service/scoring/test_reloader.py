@@ -18,7 +18,8 @@ from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
 from service.scoring.reloader import Reloader
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from tests.service.scoring.worlds import Trainer, scores
 
 

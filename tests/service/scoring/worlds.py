@@ -14,7 +14,8 @@ from model_store.version import BatchRecord, KafkaIds, Manifest, timestamp
 from model_store.weights import Update
 from service.model.contexts import Contexts
 from service.model.recommender import Recommender
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import micro_batch, random_events
 
 

@@ -20,7 +20,7 @@ from model_store.weights import Array, Rows, Update
 from service.health import Health
 from service.metrics import TrainerMetrics
 from service.training.configuration import config_digest, config_of, environment, told
-from service.training.learner import LearnerConfig
+from service.training.learner_config import LearnerConfig
 from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
 from service.training.rebuild import OpenReader, ReadBatch
 from service.training.reference import Reference

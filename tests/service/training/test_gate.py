@@ -40,17 +40,6 @@ def looks(gate: Gate, n: int, ours: float, theirs: float, events: int = 5000) ->
     return verdicts
 
 
-def test_paired_sums_by_hand() -> None:
-    sums = PairedSums.of(np.array([0, 2, 50]), np.array([0, 0, 2]))  # NDCG 1, .5, 0 against 1, 1, .5
-    assert sums.n == 3
-    assert sums.mean == pytest.approx(-1 / 3)
-    assert sums.reference == pytest.approx(2.5 / 3)
-    assert sums.standard_error == pytest.approx(np.sqrt((0.5 / 3 - 1 / 9) / 3))
-    sums.add(PairedSums.of(np.array([0]), np.array([0])), half_life=1.0)
-    assert sums.n == 2.5
-    assert sums.mean == pytest.approx(-0.5 / 2.5)
-
-
 def test_a_version_that_predicts_as_well_passes() -> None:
     gate = Gate(GROWN)
     gate.observe(measured(5000, 0.3, 0.3), 5000)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from consumers.micro_batch import ItemChange
 from model_store.weights import State
 from service.model.recommender import Recommender
-from service.training.learner import Learner, LearnerConfig
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import (
     assert_same,
     clicks,
@@ -119,18 +120,6 @@ def test_in_a_world_of_classes_the_right_class_leads_the_list(size: int) -> None
     assert sum(r.recall_at_20 for r in late) / sum(r.ranked for r in late) > 0.9
 
 
-def test_duplicates_are_recognised_in_the_batch_and_among_the_latest_fifty() -> None:
-    learner = Learner(SMALL)
-    events = clicks([("u", f"i{n}") for n in range(50)])
-    first = learner.learn(micro_batch([*events, events[0]], keys=[*range(100, 150), 100]))
-    assert (first.n_events, first.duplicates) == (50, 1)
-    again = learner.learn(micro_batch(events, keys=range(100, 150)))
-    assert (again.n_events, again.duplicates) == (0, 50)
-    other = learner.learn(micro_batch([("v", "i0", "click")], keys=[100]))
-    assert (other.n_events, other.duplicates) == (1, 0)  # the same id from another user is another event
-    assert learner.clock == 51
-
-
 def test_a_duplicate_changes_nothing_but_the_step() -> None:
     events = clicks([("u", "a"), ("u", "b")])
     learner = Learner(SMALL)
@@ -157,15 +146,6 @@ def test_the_history_of_an_event_is_what_its_user_did_before_it() -> None:
     history = learner.replay.history.array[: learner.replay.written]
     target = learner.replay.target.array[: learner.replay.written]
     assert [(h[h >= 0].tolist(), t) for h, t in zip(history, target.tolist(), strict=True)] == kept
-
-
-def test_long_histories_keep_the_latest_items() -> None:
-    learner = Learner(SMALL)  # of 5 items
-    for batch in in_batches(clicks([("u", f"i{n}") for n in range(13)]), 4):
-        learner.learn(batch)
-    learner.learn(micro_batch(clicks([("u", "x")]), first_key=100), replay=0)
-    history = learner.replay.history.array[learner.replay.written - 1]
-    assert [learner.recommender.ids[row] for row in history.tolist()] == ["i8", "i9", "i10", "i11", "i12"]
 
 
 def test_dislikes_and_searches_are_counted_and_neither_targets_nor_history() -> None:
@@ -217,15 +197,6 @@ def test_when_items_are_full_the_ones_unused_longest_make_room_and_nothing_refer
     assert learner.recommender.size <= 64
 
 
-def test_users_beyond_the_bound_are_forgotten_longest_absent_first() -> None:
-    learner = Learner(dataclasses.replace(SMALL, max_users=16))
-    for n in range(100):
-        learner.learn(micro_batch(clicks([(f"u{n}", "a"), ("faithful", "b")]), first_key=1 + 2 * n))
-    assert learner.users.size <= 16
-    row = learner.users.rows_of(["faithful"], limit=16)[0]
-    assert learner.users.counts.array[row, 0] == 100
-
-
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
     learner = Learner(SMALL)
@@ -235,7 +206,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
     good = state_of(learner.snapshot())
     learner.network.dense["out_bias"][0] = float("nan")
     before = learner.snapshot()
-    clock, steps = learner.clock, learner.optimizer.steps
+    clock, steps = learner.clock, learner.weights.optimizer.steps
     result = learner.learn(batches[3])
     after = learner.snapshot()
     assert result.skipped
@@ -248,7 +219,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
         if name.startswith(("network/", "trainer/optimizer")):
             assert before.tensors[name].tobytes() == after.tensors[name].tobytes(), name
     assert learner.clock == clock + result.n_events > clock
-    assert learner.optimizer.steps == steps
+    assert learner.weights.optimizer.steps == steps
     learner.reset_weights(good)
     assert_same_weights(learner, good)
     healed = learner.learn(batches[4])
@@ -304,19 +275,12 @@ def test_ranking_counts_those_whose_user_and_item_were_known() -> None:
     assert result.recall_at_20 == 1.0  # there are but three items
 
 
-def test_a_large_model_has_few_passes_over_its_items_of_many_events_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ranked(sample: int) -> list[int]:
-        learner = Learner(dataclasses.replace(SMALL, evaluate_sample=sample))
-        learner.learn(micro_batch(clicks([(f"u{n}", f"i{n}") for n in range(40)])))
-        again = [(f"u{n}", f"i{n}") for n in range(40)]
-        return [learner.learn(micro_batch(clicks(again), first_key=100 * n)).ranked for n in range(1, 9)]
-
-    assert ranked(4) == [4] * 8
-    monkeypatch.setattr("service.training.learner.ROWS_A_BATCH", 10)  # of 40 items: every fourth batch
-    assert ranked(4) == [0, 0, 0, 14, 0, 0, 0, 14]
-    monkeypatch.setattr("service.training.learner.SCORES_A_BATCH", 20)  # half an event a batch
-    assert ranked(4) == [0, 0, 0, 2, 0, 0, 0, 2]
-    assert ranked(0) == [0] * 8
+@pytest.mark.parametrize(("sample", "ranked"), [(4, 4), (0, 0), (None, 40)])
+def test_a_sample_of_each_batch_is_ranked(sample: int | None, ranked: int) -> None:
+    learner = Learner(dataclasses.replace(SMALL, evaluate_sample=sample))
+    events = clicks([(f"u{n}", f"i{n}") for n in range(40)])
+    assert learner.learn(micro_batch(events)).ranked == 0
+    assert [learner.learn(micro_batch(events, first_key=100 * n)).ranked for n in (1, 2, 3)] == [ranked] * 3
 
 
 def test_ranking_has_no_part_in_learning() -> None:
@@ -343,8 +307,3 @@ def test_a_gpu_learns_what_the_cpu_learns_and_twice_the_same() -> None:
         assert left == right
         assert cpu.loss is None or left.loss == pytest.approx(cpu.loss, rel=1e-2)
     assert_same(learners[1].snapshot(), learners[2].snapshot())
-
-
-def test_unknown_types_of_weight_are_refused() -> None:
-    with pytest.raises(IndexError):
-        Learner(dataclasses.replace(SMALL, event_weights=(1.0,))).learn(micro_batch([("u", "a", "search")]))

@@ -18,13 +18,15 @@ from model_store.memory_store import MemoryStore
 from model_store.version import Manifest
 from service.health import Health
 from service.metrics import TrainerMetrics
-from service.model.channel import Step
+from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, trainer
-from service.training.learner import LearnerConfig, LearnResult, _Outcome
+from service.training.learner import LearnResult
+from service.training.learner_config import LearnerConfig
 from service.training.reference import Reference
 from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
+from service.training.weights import Outcome, Step
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
 from tests.service.training.streams import assert_same
@@ -153,14 +155,14 @@ def test_a_trainer_that_stops_while_the_store_is_away_does_not_wait_for_ever(mon
 
 def poison(monkeypatch: pytest.MonkeyPatch, run: Run, batches: int) -> None:
     """The next so many gradients are not finite."""
-    step, left = run.learner._gradient_step, iter(range(batches))
+    descend, left = run.learner.weights.descend, iter(range(batches))
 
-    def gradient_step(given: Step) -> _Outcome:
+    def poisoned(step: Step, sample: Sample) -> Outcome:
         if next(left, None) is None:
-            return step(given)
-        return _Outcome(loss=math.nan, grad_norm=math.inf, finite=False, touched=0)
+            return descend(step, sample)
+        return Outcome(grad_norm=math.inf, skipped=True)
 
-    monkeypatch.setattr(run.learner, "_gradient_step", gradient_step)
+    monkeypatch.setattr(run.learner.weights, "descend", poisoned)
 
 
 def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

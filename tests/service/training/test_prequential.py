@@ -1,0 +1,112 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.model.contexts import Contexts
+from service.training.evaluation import PairedSums, RankSums
+from service.training.intake import Events
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
+from service.training.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
+from service.training.reference import Reference
+from tests.service.training.streams import clicks, micro_batch, random_events
+
+SMALL = LearnerConfig(dim=8, hidden=16, history=5, negatives=32, half_lives=(5.0, 50.0))
+
+
+def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = None) -> Events:
+    n = len(item)
+    known = np.ones(n, np.bool_) if known is None else known
+    return Events(
+        accepted=n,
+        duplicates=0,
+        user=np.zeros(n, np.int64),
+        item=item,
+        time=np.arange(n),
+        weight=np.ones(n),
+        history=history.astype(np.int32),
+        user_known=known,
+        item_known=np.ones(n, np.bool_),
+    )
+
+
+@pytest.mark.parametrize(
+    ("sample", "items", "of_steps"),
+    [
+        (None, 10**7, [None] * 4),
+        (0, 100, [0] * 4),
+        (4, 0, [4] * 4),
+        (4, ROWS_A_BATCH, [4] * 4),
+        (32, ROWS_A_BATCH, [16] * 4),  # what its scores cost
+        (4, 2 * ROWS_A_BATCH, [8, 0, 8, 0]),
+        (4, 2 * ROWS_A_BATCH + 1, [12, 0, 0, 12]),
+        (32, 3 * ROWS_A_BATCH, [16, 0, 0, 16]),
+    ],
+)
+def test_a_large_model_has_few_passes_of_many_events_each(
+    sample: int | None, items: int, of_steps: list[int | None]
+) -> None:
+    assert [how_many(sample, items, step) for step in range(4)] == of_steps
+
+
+@settings(max_examples=50, deadline=None)
+@given(sample=st.integers(1, 100), items=st.integers(1, 10**7), steps=st.integers(1, 2_000))
+def test_ranking_costs_no_more_than_it_may(sample: int, items: int, steps: int) -> None:
+    many = [how_many(sample, items, step) or 0 for step in range(steps)]
+    passes = sum(n > 0 for n in many)
+    assert passes >= 1
+    assert (passes - 1) * items <= ROWS_A_BATCH * steps
+    every = -(-items // ROWS_A_BATCH)
+    assert all(n == 1 or n * items <= SCORES_A_BATCH * every for n in many)
+    assert sum(many) <= sample * (steps + every)
+
+
+def test_the_chosen_ones_are_at_even_distances_among_those_known() -> None:
+    known = np.arange(20) % 2 == 1
+    events = events_of(np.zeros(20, np.int64), np.zeros((20, 5)), known)
+    assert choose(events, None).tolist() == list(range(1, 20, 2))
+    assert choose(events, 100).tolist() == list(range(1, 20, 2))
+    assert choose(events, 4).tolist() == [1, 7, 13, 19]
+    assert choose(events, 3).tolist() == [1, 9, 17]
+    assert choose(events, 0).tolist() == []
+    both = dataclasses.replace(events, item_known=np.arange(20) < 6)
+    assert choose(both, None).tolist() == [1, 3, 5]
+
+
+def test_the_reference_is_compared_where_it_knows_the_item() -> None:
+    learner = Learner(SMALL)
+    learner.learn(micro_batch(random_events(300, seed=1, items=40)))
+    reference, before = Reference(learner.recommender), learner.items.size
+    reference.apply(learner.snapshot())
+    learner.learn(micro_batch(clicks([(f"v{n}", f"new{n}") for n in range(5)]), first_key=1000))
+    assert learner.items.size == before + 5
+    rng = np.random.default_rng(0)
+    item = np.concatenate([rng.integers(before, size=95), before + np.arange(5)])
+    events = events_of(item, rng.integers(-1, before, (100, 5)))
+    sums, paired = rank(learner.recommender, events, np.arange(100), reference)
+    ahead = learner.recommender.ranks(Contexts.of(events.history), item)  # all at once, not 64 at a time
+    whole = RankSums()
+    whole.add(ahead)
+    assert (sums.n, sums.hits) == (100, whole.hits)
+    assert sums.ndcg == pytest.approx(whole.ndcg)
+    assert paired.n == 95
+    reference.begin_batch()
+    theirs = reference.ranks(Contexts.of(events.history[:95]), item[:95])
+    assert paired.difference == pytest.approx(PairedSums.of(ahead[:95], theirs).difference)
+    assert rank(learner.recommender, events, np.arange(0)) == (RankSums(), PairedSums())
+
+
+def test_who_has_learned_nothing_since_is_the_reference_s_equal() -> None:
+    learner = Learner(SMALL)
+    learner.learn(micro_batch(random_events(300, seed=1)))
+    reference = Reference(learner.recommender)
+    reference.apply(learner.snapshot())
+    rng = np.random.default_rng(0)
+    size = learner.items.size
+    events = events_of(rng.integers(size, size=80), rng.integers(-1, size, (80, 5)))
+    sums, paired = rank(learner.recommender, events, choose(events, None), reference)
+    assert (paired.n, paired.difference, paired.squared) == (80, 0.0, 0.0)
+    assert paired.reference_ndcg == pytest.approx(sums.ndcg)
