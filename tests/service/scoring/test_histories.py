@@ -38,8 +38,8 @@ class Flaky(ListStore):
 class Keeper:
     """One scorer's histories."""
 
-    def __init__(self, redis: RedisConnection, **settings: Any) -> None:
-        self.lists = Flaky(redis, "t", recs_ttl_s=100, history_ttl_s=100)
+    def __init__(self, connection: RedisConnection, **settings: Any) -> None:
+        self.lists = Flaky(connection, "t", recs_ttl_s=100, history_ttl_s=100)
         self.metrics, self.now_ms = ScorerMetrics(), NOW_MS
         chosen = ScorerSettings(**settings)
         self.active = ActiveUsers(chosen.max_active_users)
@@ -62,8 +62,8 @@ class Keeper:
 
 
 @pytest.fixture
-def keeper(redis: RedisConnection) -> Keeper:
-    return Keeper(redis)
+def keeper(connection: RedisConnection) -> Keeper:
+    return Keeper(connection)
 
 
 def event(user: str, offset: int, where: TopicPartition = HERE, ms: int = NOW_MS, **fields: Any) -> Record:
@@ -105,9 +105,9 @@ def test_what_does_not_fit_is_counted_and_touches_nobody(keeper: Keeper) -> None
     assert len(keeper.active) == 0
 
 
-def test_the_settings_say_what_a_history_holds(redis: RedisConnection) -> None:
+def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> None:
     keeper = Keeper(
-        redis, history_length=2, hide_seen="bought", event_weights={"view": 1.0, "purchase": 2.0, "like": 0.0}
+        connection, history_length=2, hide_seen="bought", event_weights={"view": 1.0, "purchase": 2.0, "like": 0.0}
     )
     kinds = ("purchase", "view", "like", "view")
     keeper.take(*(event("a", offset, type=kind) for offset, kind in enumerate(kinds)))
@@ -141,8 +141,8 @@ def test_many_are_stored_a_portion_at_a_time(keeper: Keeper, monkeypatch: pytest
 # -- two scorers -------------------------------------------------------------------------------------------------------
 
 
-def test_what_another_scorer_has_changed_is_read_again_and_continued(redis: RedisConnection) -> None:
-    first, second = Keeper(redis), Keeper(redis)
+def test_what_another_scorer_has_changed_is_read_again_and_continued(connection: RedisConnection) -> None:
+    first, second = Keeper(connection), Keeper(connection)
     first.take_and_save(event("a", 0), event("b", 1))
     second.take_and_save(event("a", 9, THERE))
     first.take_and_save(event("a", 2), event("b", 3))
@@ -153,8 +153,8 @@ def test_what_another_scorer_has_changed_is_read_again_and_continued(redis: Redi
     assert first.active["a"].history == first.lists.histories(["a"])["a"].history
 
 
-def test_of_two_that_read_the_same_the_one_that_read_more_wins(redis: RedisConnection) -> None:
-    first, second = Keeper(redis), Keeper(redis)
+def test_of_two_that_read_the_same_the_one_that_read_more_wins(connection: RedisConnection) -> None:
+    first, second = Keeper(connection), Keeper(connection)
     first.take_and_save(event("a", 0))
     second.take_and_save(event("a", 0), event("a", 1))
     first.take_and_save(event("a", 1), event("a", 2))
@@ -162,8 +162,8 @@ def test_of_two_that_read_the_same_the_one_that_read_more_wins(redis: RedisConne
     assert first.count("histories_restored_total") == 1
 
 
-def test_a_slower_scorer_undoes_nothing(redis: RedisConnection) -> None:
-    slow, quick = Keeper(redis), Keeper(redis)
+def test_a_slower_scorer_undoes_nothing(connection: RedisConnection) -> None:
+    slow, quick = Keeper(connection), Keeper(connection)
     slow.take(event("a", 0))
     quick.take_and_save(event("a", 0), event("a", 1))
     slow.histories.save()
@@ -171,14 +171,14 @@ def test_a_slower_scorer_undoes_nothing(redis: RedisConnection) -> None:
 
 
 def test_who_acted_lately_is_loaded_a_few_at_a_time_the_latest_first(
-    redis: RedisConnection, monkeypatch: pytest.MonkeyPatch
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOAD_AT_ONCE", 2)
-    first = Keeper(redis)
+    first = Keeper(connection)
     for offset, name in enumerate(["quiet", "a", "b", "c"]):
         first.take_and_save(event(name, offset, ms=NOW_MS + 1000 * offset))
     first.take_and_save(event("there", 0, THERE, ms=NOW_MS + 5000))
-    second = Keeper(redis, active_seconds=5)
+    second = Keeper(connection, active_seconds=5)
     second.now_ms = NOW_MS + 6000
     second.histories.take_over([HERE, THERE])
     loaded = []
@@ -190,9 +190,9 @@ def test_who_acted_lately_is_loaded_a_few_at_a_time_the_latest_first(
     assert second.histories.saved
 
 
-def test_of_lost_partitions_nobody_is_loaded_or_stored(redis: RedisConnection) -> None:
-    Keeper(redis).take_and_save(event("a", 0), event("b", 0, THERE))
-    keeper = Keeper(redis)
+def test_of_lost_partitions_nobody_is_loaded_or_stored(connection: RedisConnection) -> None:
+    Keeper(connection).take_and_save(event("a", 0), event("b", 0, THERE))
+    keeper = Keeper(connection)
     keeper.histories.take_over([HERE, THERE])
     keeper.take(event("c", 1), event("d", 1, THERE))
     keeper.histories.lose([HERE])
@@ -203,8 +203,8 @@ def test_of_lost_partitions_nobody_is_loaded_or_stored(redis: RedisConnection) -
     assert [keeper.stored(name)[0] for name in "cd"] == [0, 1]
 
 
-def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(redis: RedisConnection) -> None:
-    keeper = Keeper(redis, active_seconds=60)
+def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(connection: RedisConnection) -> None:
+    keeper = Keeper(connection, active_seconds=60)
     keeper.take_and_save(event("a", 0))
     for user in keeper.active.next_group(1, 1, 0.0):
         keeper.active.written(user, 1, 0.0)
@@ -220,46 +220,48 @@ def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(redis: RedisConnect
 # -- a Redis that goes back in time ------------------------------------------------------------------------------------
 
 
-def _go_back(redis: RedisConnection, then: dict[bytes, bytes]) -> None:
-    redis.call("FLUSHALL")
+def _go_back(connection: RedisConnection, then: dict[bytes, bytes]) -> None:
+    connection.call("FLUSHALL")
     for key, dump in then.items():
-        redis.call("RESTORE", key, 0, dump)
+        connection.call("RESTORE", key, 0, dump)
 
 
-def _now(redis: RedisConnection) -> dict[bytes, bytes]:
-    return {key: redis.call("DUMP", key) for key in redis.call("KEYS", "*")}
+def _now(connection: RedisConnection) -> dict[bytes, bytes]:
+    return {key: connection.call("DUMP", key) for key in connection.call("KEYS", "*")}
 
 
 @pytest.mark.parametrize("everything", [False, True])
-def test_what_redis_has_lost_is_stored_again(keeper: Keeper, redis: RedisConnection, everything: bool) -> None:
+def test_what_redis_has_lost_is_stored_again(keeper: Keeper, connection: RedisConnection, everything: bool) -> None:
     keeper.take_and_save(event("a", 0), event("b", 1), event("c", 2))
-    then = {} if everything else _now(redis)
+    then = {} if everything else _now(connection)
     keeper.take_and_save(event("a", 3), event("b", 4))
     for user in keeper.active.next_group(9, 1, 0.0):
         keeper.active.written(user, 1, 0.0)
     keeper.histories.restore()
     assert keeper.count("histories_restored_total") == keeper.active.due == 0  # nothing was lost
-    _go_back(redis, then)
+    _go_back(connection, then)
     keeper.histories.restore()
     assert keeper.histories.saved
     assert [keeper.stored(name)[0] for name in "abc"] == [2, 2, 1]
     assert keeper.count("histories_restored_total") == keeper.active.due == (3 if everything else 2)
 
 
-def test_an_event_that_meets_a_lost_history_continues_what_is_in_memory(keeper: Keeper, redis: RedisConnection) -> None:
+def test_an_event_that_meets_a_lost_history_continues_what_is_in_memory(
+    keeper: Keeper, connection: RedisConnection
+) -> None:
     keeper.take_and_save(event("a", 0))
-    then = _now(redis)
+    then = _now(connection)
     for offset in (1, 2):
         keeper.take_and_save(event("a", offset))
-    _go_back(redis, then)
+    _go_back(connection, then)
     keeper.take_and_save(event("a", 3))
     assert keeper.stored("a") == (4, ["i0", "i1", "i2", "i3"])
 
 
-def test_what_was_lost_is_stored_before_anybody_is_forgotten(redis: RedisConnection) -> None:
-    keeper = Keeper(redis, max_active_users=1)
+def test_what_was_lost_is_stored_before_anybody_is_forgotten(connection: RedisConnection) -> None:
+    keeper = Keeper(connection, max_active_users=1)
     keeper.take_and_save(event("a", 0), event("b", 1))
-    redis.call("FLUSHALL")
+    connection.call("FLUSHALL")
     keeper.lists.away = True
     with pytest.raises(StoreUnavailable):
         keeper.histories.restore()
@@ -268,7 +270,7 @@ def test_what_was_lost_is_stored_before_anybody_is_forgotten(redis: RedisConnect
     keeper.histories.forget_quiet()
     keeper.take_and_save(event("a", 2))
     assert keeper.stored("a") == (2, ["i0", "i2"])
-    redis.call("FLUSHALL")
+    connection.call("FLUSHALL")
     keeper.histories.restore()
     keeper.histories.forget_quiet()
     assert len(keeper.active) == 1

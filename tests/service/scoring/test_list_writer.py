@@ -45,11 +45,11 @@ class Lists(ListStore):
 class Desk:
     """A list writer with a small real model, a catalogue and Redis."""
 
-    def __init__(self, redis: RedisConnection, *, versions: int = 1, **settings: Any) -> None:
+    def __init__(self, connection: RedisConnection, *, versions: int = 1, **settings: Any) -> None:
         chosen = {"refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
         self.metrics, self.health, self.clock = ScorerMetrics(), Health("scorer"), Clock()
-        self.redis = redis
-        self.lists = Lists(redis, "t", recs_ttl_s=100, history_ttl_s=100)
+        self.redis = connection
+        self.lists = Lists(connection, "t", recs_ttl_s=100, history_ttl_s=100)
         self.lists.groups = []
         store = MemoryStore()
         self.trainer = Trainer(store)
@@ -113,8 +113,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(redis: RedisConnection) -> Desk:
-    return Desk(redis)
+def desk(connection: RedisConnection) -> Desk:
+    return Desk(connection)
 
 
 def test_whoever_acted_gets_a_list_of_what_the_history_says(desk: Desk) -> None:
@@ -153,8 +153,8 @@ def test_newer_weights_are_pressing_and_rewrite_lists_and_what_they_have_learned
     assert desk.count("event_to_recommendation_seconds_count", stage="history") == 2
 
 
-def test_without_weights_nothing_is_written_and_nobody_forgotten(redis: RedisConnection) -> None:
-    desk = Desk(redis, versions=0)
+def test_without_weights_nothing_is_written_and_nobody_forgotten(connection: RedisConnection) -> None:
+    desk = Desk(connection, versions=0)
     desk.act("a")
     desk.write()
     assert desk.lists.read_list("a") is None
@@ -193,8 +193,8 @@ def test_blocked_items_are_not_listed_until_they_are_back(desk: Desk) -> None:
     assert set(best[:2]) <= set(desk.items("a"))
 
 
-def test_what_the_model_knows_to_be_gone_is_not_listed(redis: RedisConnection) -> None:
-    desk = Desk(redis, top_k=100)
+def test_what_the_model_knows_to_be_gone_is_not_listed(connection: RedisConnection) -> None:
+    desk = Desk(connection, top_k=100)
     desk.trainer.learn(catalogue=(ItemChange("i0", deleted=True), ItemChange("i2", available=False)))
     desk.publish()
     desk.act("a")
@@ -222,8 +222,8 @@ def test_nothing_to_list_leaves_the_list_and_waits_for_a_change(desk: Desk) -> N
 
 
 @pytest.mark.parametrize(("hide", "gone"), [("none", []), ("bought", ["i3"]), ("all", ["i2", "i3"])])
-def test_hide_seen(redis: RedisConnection, hide: str, gone: Sequence[str]) -> None:
-    desk = Desk(redis, hide_seen=hide, top_k=100)
+def test_hide_seen(connection: RedisConnection, hide: str, gone: Sequence[str]) -> None:
+    desk = Desk(connection, hide_seen=hide, top_k=100)
     desk.act("a", "i2", hide=hide)
     desk.act("a", "i3", "purchase", hide=hide)
     desk.act("b", "i4", "purchase", hide=hide)
@@ -238,10 +238,10 @@ def test_hide_seen(redis: RedisConnection, hide: str, gone: Sequence[str]) -> No
 
 
 def test_beyond_the_budget_lists_wait_and_nobody_is_forgotten(
-    redis: RedisConnection, monkeypatch: pytest.MonkeyPatch
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP", 1)
-    desk = Desk(redis, list_budget=1e-9)
+    desk = Desk(connection, list_budget=1e-9)
     desk.act("a")
     desk.act("b")
     for _ in range(3):
@@ -267,8 +267,8 @@ def test_every_other_group_at_rest_is_of_those_who_acted_last(desk: Desk, monkey
     assert desk.lists.groups == [["a"], ["f"], ["b"], ["e"], ["c"], ["d"]]
 
 
-def test_lists_younger_than_the_refresh_interval_stay(redis: RedisConnection) -> None:
-    desk = Desk(redis, refresh_interval_ms=10_000)
+def test_lists_younger_than_the_refresh_interval_stay(connection: RedisConnection) -> None:
+    desk = Desk(connection, refresh_interval_ms=10_000)
     desk.act("a")
     desk.write()
     desk.trainer.learn()

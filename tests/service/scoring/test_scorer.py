@@ -24,8 +24,8 @@ HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
 
 @pytest.fixture
-def world(redis: RedisConnection) -> World:
-    return World(redis)
+def world(connection: RedisConnection) -> World:
+    return World(connection)
 
 
 def test_whoever_acts_gets_a_list(world: World) -> None:
@@ -44,9 +44,9 @@ def test_whoever_acts_gets_a_list(world: World) -> None:
     assert worker.count("event_to_recommendation_seconds_count", stage="history") == 2
 
 
-def test_who_acted_before_there_was_anything_to_list_gets_a_list_later(redis: RedisConnection) -> None:
+def test_who_acted_before_there_was_anything_to_list_gets_a_list_later(connection: RedisConnection) -> None:
     """However long ago: they are quiet by then, and nothing else would ever write their list."""
-    world = World(redis, learned=0)
+    world = World(connection, learned=0)
     world.act("a", "i1")
     worker = started(world, active_seconds=0.01)
     for _ in range(3):
@@ -105,8 +105,8 @@ def test_lists_at_rest_lose_what_was_deleted(world: World) -> None:
     worker.sweeper.stop()
 
 
-def test_without_weights_histories_are_kept_and_health_says_so(redis: RedisConnection) -> None:
-    world = World(redis)
+def test_without_weights_histories_are_kept_and_health_says_so(connection: RedisConnection) -> None:
+    world = World(connection)
     models, world.models = world.models, MemoryStore()
     world.act("a", "i1")
     worker = started(world).turn()
@@ -262,8 +262,8 @@ def test_what_was_lost_with_its_scorer_is_read_again(world: World) -> None:
 def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.02)
     with redis_server() as server:
-        redis = connect(server.url, retries=0)
-        world = World(redis)
+        connection = connect(server.url, retries=0)
+        world = World(connection)
         worker = started(world)
         world.act("a", "i1")
         worker.turn()
@@ -287,7 +287,7 @@ def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) ->
         assert worker.body("b")["events_seen"] == worker.seen("b") == 1
         checks = worker.health.report()[1]["checks"]
         assert checks["lists"] == "ok"
-        redis.close()
+        connection.close()
 
 
 # -- Kafka -------------------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class Clock:
 class World:
     """A log, a store of models with one live version, and Redis; scorers come and go."""
 
-    def __init__(self, redis: RedisConnection, *, learned: int = 600) -> None:
-        self.redis = redis
+    def __init__(self, connection: RedisConnection, *, learned: int = 600) -> None:
+        self.redis = connection
         self.log = MemoryLog()
         self.log.create("events", 2)
         self.log.create("items", 1)
