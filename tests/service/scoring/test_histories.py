@@ -13,6 +13,7 @@ from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore, Saved, Stored
 from service.settings import ScorerSettings
 from tests.consumers.samples import NOW_MS, event_json
+from tests.service.scoring.workers import go_back, in_redis
 
 HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -220,26 +221,16 @@ def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(connection: RedisCo
 # -- a Redis that goes back in time ------------------------------------------------------------------------------------
 
 
-def _go_back(connection: RedisConnection, then: dict[bytes, bytes]) -> None:
-    connection.call("FLUSHALL")
-    for key, dump in then.items():
-        connection.call("RESTORE", key, 0, dump)
-
-
-def _now(connection: RedisConnection) -> dict[bytes, bytes]:
-    return {key: connection.call("DUMP", key) for key in connection.call("KEYS", "*")}
-
-
 @pytest.mark.parametrize("everything", [False, True])
 def test_what_redis_has_lost_is_stored_again(keeper: Keeper, connection: RedisConnection, everything: bool) -> None:
     keeper.take_and_save(event("a", 0), event("b", 1), event("c", 2))
-    then = {} if everything else _now(connection)
+    then = {} if everything else in_redis(connection)
     keeper.take_and_save(event("a", 3), event("b", 4))
     for user in keeper.active.next_group(9, 1, 0.0):
         keeper.active.written(user, 1, 0.0)
     keeper.histories.restore()
     assert keeper.count("histories_restored_total") == keeper.active.due == 0  # nothing was lost
-    _go_back(connection, then)
+    go_back(connection, then)
     keeper.histories.restore()
     assert keeper.histories.saved
     assert [keeper.stored(name)[0] for name in "abc"] == [2, 2, 1]
@@ -250,10 +241,10 @@ def test_an_event_that_meets_a_lost_history_continues_what_is_in_memory(
     keeper: Keeper, connection: RedisConnection
 ) -> None:
     keeper.take_and_save(event("a", 0))
-    then = _now(connection)
+    then = in_redis(connection)
     for offset in (1, 2):
         keeper.take_and_save(event("a", offset))
-    _go_back(connection, then)
+    go_back(connection, then)
     keeper.take_and_save(event("a", 3))
     assert keeper.stored("a") == (4, ["i0", "i1", "i2", "i3"])
 

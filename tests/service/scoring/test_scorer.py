@@ -18,7 +18,7 @@ from service.scoring import scorer as module
 from service.scoring.read_offsets import COMMIT_AFTER_S
 from tests.consumers.samples import event_json
 from tests.redis_server import redis_server
-from tests.service.scoring.workers import ITEMS, Worker, World, started
+from tests.service.scoring.workers import ITEMS, Worker, World, go_back, in_redis, started
 
 HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -229,12 +229,12 @@ def test_what_a_failover_lost_is_stored_again(world: World, everything: bool) ->
     for user in "abc":
         world.act(user, "i1", "abc".index(user) % 2)
     worker.turn()
-    then = {} if everything else world.in_redis()
+    then = {} if everything else in_redis(world.redis)
     world.act("a", "i2")
     world.act("b", "i2", 1)
     worker.turn()
     assert (worker.seen("a"), worker.seen("b"), worker.seen("c")) == (2, 2, 1)
-    world.go_back(then)
+    go_back(world.redis, then)
     assert worker.seen("a") == (0 if everything else 1)
     worker.clock.pass_by(1)
     worker.turn(5)
@@ -251,10 +251,10 @@ def test_what_was_lost_with_its_scorer_is_read_again(world: World) -> None:
     first = started(world)
     world.act("a", "i1")
     first.turn()
-    then = world.in_redis()
+    then = in_redis(world.redis)
     world.act("a", "i2")
     first.turn()
-    world.go_back(then)  # and the scorer is killed in the same second: Kafka gives its events again
+    go_back(world.redis, then)  # and the scorer is killed in the same second: Kafka gives its events again
     second = started(world).turn()
     assert second.body("a")["events_seen"] == second.seen("a") == 2
 

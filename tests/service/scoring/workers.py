@@ -61,14 +61,17 @@ class World:
     def delete(self, item: str) -> None:
         self.log.append("items", None, item.encode(), 0)
 
-    def go_back(self, then: dict[bytes, bytes]) -> None:
-        """Redis as it was, as after a failover that lost what was not replicated."""
-        self.redis.call("FLUSHALL")
-        for key, dump in then.items():
-            self.redis.call("RESTORE", key, 0, dump)
 
-    def in_redis(self) -> dict[bytes, bytes]:
-        return {key: self.redis.call("DUMP", key) for key in self.redis.call("KEYS", "*")}
+def in_redis(connection: RedisConnection) -> dict[bytes, bytes]:
+    """Everything that is there, to `go_back` to."""
+    return {key: connection.call("DUMP", key) for key in connection.call("KEYS", "*")}
+
+
+def go_back(connection: RedisConnection, then: dict[bytes, bytes]) -> None:
+    """Redis as it was, as after a failover that lost what was not replicated."""
+    connection.call("FLUSHALL")
+    for key, dump in then.items():
+        connection.call("RESTORE", key, 0, dump)
 
 
 class Worker:
