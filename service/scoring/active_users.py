@@ -53,6 +53,7 @@ class ActiveUsers:
         self._at_rest: OrderedDict[str, float] = OrderedDict()  # user -> when their list was written, oldest first
         self._current: OrderedDict[str, float] = OrderedDict()  # as above, lists found to be of `_looked_for` already
         self._looked_for: int | None = None  # the version of the last look at the users at rest
+        self._unlistable: dict[str, None] = {}  # nothing could be listed for them: they wait for a change
         self._waiting: dict[TopicPartition, deque[tuple[int, str]]] = {}  # offsets not yet learned from
 
     def __len__(self) -> int:
@@ -65,8 +66,8 @@ class ActiveUsers:
     def due(self) -> int:
         return len(self._due)
 
-    def get(self, user_id: str) -> ActiveUser | None:
-        return self._users.get(user_id)
+    def __getitem__(self, user_id: str) -> ActiveUser:
+        return self._users[user_id]
 
     def add(self, user: ActiveUser) -> None:
         """A user from storage, whose list may be stale. Until they act, they count as quieter than who is here."""
@@ -151,6 +152,7 @@ class ActiveUsers:
         user.unreflected.clear()
         if user.user_id not in self._users:
             return
+        self._unlistable.pop(user.user_id, None)
         self._current.pop(user.user_id, None)
         self._at_rest[user.user_id] = now
         self._at_rest.move_to_end(user.user_id)
@@ -161,6 +163,17 @@ class ActiveUsers:
             if user.user_id in self._users:
                 self._due[user.user_id] = None
                 self._learned.pop(user.user_id, None)
+
+    def unlistable(self, user: ActiveUser) -> None:
+        """There was nothing to list for the user, nor would there be at once: they wait until they act, or for
+        `listable`."""
+        if user.user_id in self._users:
+            self._unlistable[user.user_id] = None
+
+    def listable(self) -> None:
+        """There may be something to list now."""
+        self.again(self._users[name] for name in self._unlistable)
+        self._unlistable.clear()
 
     def _look_again(self) -> None:
         """A new version: no list is current any more. They go back in front, behind lists that are older still."""
@@ -190,6 +203,7 @@ class ActiveUsers:
         self._learned.pop(user_id, None)
         self._at_rest.pop(user_id, None)
         self._current.pop(user_id, None)
+        self._unlistable.pop(user_id, None)
 
     def forget_partitions(self, lost: Iterable[TopicPartition]) -> None:
         """Users whose events come from partitions that another scorer now reads."""

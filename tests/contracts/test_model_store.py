@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from model_store.errors import (
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
-from model_store.redis_connection import RedisConnection, connect
+from model_store.redis_connection import RedisConnection
 from model_store.redis_store import RedisStore
 from model_store.retention import retire
 from model_store.signature import Signer, sign
@@ -36,7 +36,6 @@ from model_store.store import ModelStore
 from model_store.version import BlobRef
 from model_store.weights import Update
 from tests.model_store.worlds import assert_same, histories, manifest, publish, small, state_of
-from tests.redis_server import redis_server
 
 TTL = 30.0
 SHORT = 0.05  # a lease that runs out while a test waits
@@ -54,14 +53,6 @@ class Shelf:
         lease = self.store.acquire(holder, ttl)
         assert lease is not None
         return lease
-
-
-@pytest.fixture(scope="module")
-def connection() -> Iterator[RedisConnection]:
-    with redis_server() as server:
-        connection = connect(server.url)
-        yield connection
-        connection.close()
 
 
 def memory() -> Shelf:

@@ -1,6 +1,5 @@
 """A store in Redis whose trainer's blobs lie in a folder: what goes there, and that nothing stays that nobody names."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -14,25 +13,10 @@ from model_store.codec import encode
 from model_store.errors import BlobMissing, DamagedBlob, LeaseLost, StoreUnavailable
 from model_store.keys import Keys
 from model_store.lease import Lease
-from model_store.redis_connection import RedisConnection, connect
+from model_store.redis_connection import RedisConnection
 from model_store.redis_store import RedisStore
 from model_store.version import BlobRef
 from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
-from tests.redis_server import redis_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisConnection]:
-    with redis_server() as server:
-        connection = connect(server.url)
-        yield connection
-        connection.close()
-
-
-@pytest.fixture
-def connection(server: RedisConnection) -> RedisConnection:
-    server.call("FLUSHALL")
-    return server
 
 
 @pytest.fixture
@@ -242,12 +226,12 @@ def test_models_share_a_folder(store: RedisStore, connection: RedisConnection, t
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(data=st.data())
 def test_after_each_deletion_there_are_the_files_that_versions_name_and_no_others(
-    server: RedisConnection, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    connection: RedisConnection, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Publishing, dying before the manifest, deleting, dying amid deleting; few different blobs, so many are shared."""
-    server.call("FLUSHALL")
+    connection.call("FLUSHALL")
     tmp_path = tmp_path_factory.mktemp("folder")
-    store = RedisStore(server, folder=BlobFolder(f"file://{tmp_path}"), linger=0)
+    store = RedisStore(connection, folder=BlobFolder(f"file://{tmp_path}"), linger=0)
     lease, newest, held = trainer(store), 0, dict[int, set[int]]()
     digests = {pick: store.put_blobs({"trainer/0": b"blob %d" % pick})["trainer/0"].checksum for pick in range(4)}
     picks = st.lists(st.integers(0, 3), max_size=3)

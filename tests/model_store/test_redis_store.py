@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 import pytest
@@ -17,21 +17,7 @@ from model_store.redis_connection import RedisConnection, connect
 from model_store.redis_store import LINGER_SECONDS, RedisStore
 from model_store.version import BlobRef
 from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
-from tests.redis_server import RedisServer, free_port, redis_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def connection(server: RedisServer) -> Iterator[RedisConnection]:
-    connection = connect(server.url)
-    connection.call("FLUSHALL")
-    yield connection
-    connection.close()
+from tests.redis_server import free_port, redis_server
 
 
 @pytest.fixture
@@ -295,8 +281,7 @@ def test_a_server_that_is_full(store: RedisStore, connection: RedisConnection) -
 
 
 def test_a_server_that_was_made_a_replica() -> None:
-    with redis_server() as server:
-        connection = connect(server.url)
+    with redis_server() as server, server.client() as connection:
         store = RedisStore(connection)
         lease = store.acquire("one", 30)
         assert lease is not None
@@ -308,12 +293,11 @@ def test_a_server_that_was_made_a_replica() -> None:
         assert store.newest() == 1  # reading goes on
         connection.call("REPLICAOF", "NO", "ONE")
         publish(store, lease, 2, 1, small(1, full=False))
-        connection.close()
 
 
 def test_a_restart_with_everything_kept() -> None:
-    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
-        store = RedisStore(connect(server.url))
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server, server.client() as connection:
+        store = RedisStore(connection)
         lease = store.acquire("one", 0.3)
         assert lease is not None
         keeper = LeaseKeeper(store, lease, 0.3)
@@ -335,8 +319,8 @@ def test_a_restart_with_everything_kept() -> None:
 
 
 def test_a_restart_with_everything_lost() -> None:
-    with redis_server() as server:
-        store = RedisStore(connect(server.url))
+    with redis_server() as server, server.client() as connection:
+        store = RedisStore(connection)
         lease = store.acquire("one", 30)
         assert lease is not None
         publish(store, lease, 1, None, small())

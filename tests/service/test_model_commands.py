@@ -1,30 +1,26 @@
 """What the commands show of versions, and what they refuse to make live."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from model_store.lease import Lease
-from model_store.redis_connection import connect
+from model_store.redis_connection import RedisConnection
 from model_store.redis_store import RedisStore
 from model_store.signature import Signer
 from service.cli import main
 from tests.model_store.worlds import manifest, publish, small
-from tests.redis_server import redis_server
+from tests.redis_server import RedisServer
 
 KEY = "a key of the trainer's"
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
+def store(server: RedisServer, connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> RedisStore:
     for name in [name for name in os.environ if name.upper().startswith("TIDEMILL_")]:
         monkeypatch.delenv(name)
-    with redis_server() as server:
-        monkeypatch.setenv("TIDEMILL_REDIS_URL", server.url)
-        connection = connect(server.url)
-        yield RedisStore(connection)
-        connection.close()
+    monkeypatch.setenv("TIDEMILL_REDIS_URL", server.url)
+    return RedisStore(connection)
 
 
 def trainer(store: RedisStore) -> Lease:

@@ -25,10 +25,9 @@ def act(
     users: ActiveUsers, user_id: str, offset: int = 0, where: TopicPartition = HERE, ms: int = NOW_MS
 ) -> ActiveUser:
     """As a scorer does it: the user is added at first sight, the history takes the event, then the user has acted."""
-    user = users.get(user_id)
-    if user is None:
-        user = ActiveUser(user_id, b"", UserHistory())
-        users.add(user)
+    if user_id not in users:
+        users.add(ActiveUser(user_id, b"", UserHistory()))
+    user = users[user_id]
     one = taken(user_id, offset, where, ms)
     user.history.take(one.event, where, offset, ms, weight=1.0, length=20, hide="none")
     users.acted(user, one)
@@ -41,9 +40,7 @@ def group(users: ActiveUsers, size: int = 100, version: int = 1, written_before:
 
 def write(users: ActiveUsers, *names: str, version: int = 1, now: float = 1.0) -> None:
     for name in names:
-        user = users.get(name)
-        assert user is not None
-        users.written(user, version, now)
+        users.written(users[name], version, now)
 
 
 def settle(users: ActiveUsers, *names: str, version: int = 1) -> None:
@@ -215,7 +212,7 @@ def test_a_user_read_anew_replaces_the_one_held() -> None:
     settle(users, "a", "b")
     fresh = ActiveUser("b", b"0" * 16, UserHistory(events_seen=7))
     users.add(fresh)
-    assert users.get("b") is fresh
+    assert users["b"] is fresh
     assert len(users) == 2
     assert group(users, version=2) == ["b", "a"]
 
@@ -227,7 +224,7 @@ def test_forgotten_users_leave_nothing() -> None:
     users.learned({"events": {"0": 1}})
     for name in ("a", "b", "nobody"):
         users.forget(name)
-    assert ("a" in users, "c" in users, users.get("a"), len(users), users.due) == (False, True, None, 1, 0)
+    assert ("a" in users, "c" in users, len(users), users.due) == (False, True, 1, 0)
     users.learned({"events": {"0": 100}})
     assert group(users, version=2) == ["c"]
 
@@ -327,6 +324,29 @@ def test_offsets_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert group(users, written_before=0) == ["c", "d", "e"]
 
 
+def test_who_cannot_be_listed_waits_until_there_may_be_something_to_list() -> None:
+    users = ActiveUsers(10)
+    for offset, name in enumerate("abcd"):
+        act(users, name, offset)
+    for user in users.next_group(4, 1, LATER):
+        users.unlistable(user)
+    assert group(users, version=2) == []
+    users.forget("b")
+    act(users, "c", 5)
+    assert group(users) == ["c"]
+    write(users, "c")
+    users.learned({"events": {"0": 1}})  # of a's event
+    users.listable()
+    assert group(users) == ["a", "d"]
+    users.listable()
+    assert group(users) == []
+    gone = act(users, "a", 6)
+    users.forget("a")
+    users.unlistable(gone)
+    users.listable()
+    assert group(users) == []
+
+
 NAMES = [f"u{n}" for n in range(6)]
 PLACES = [HERE, THERE]
 
@@ -412,7 +432,7 @@ class Order(RuleBasedStateMachine):
     def group_ends(self, good: bool) -> None:
         for user in {id(user): user for user in self.flying}.values():
             name = user.user_id
-            if self.users.get(name) is not user:
+            if name not in self.users or self.users[name] is not user:
                 continue  # forgotten meanwhile
             if good:
                 self.rest = [entry for entry in self.rest if entry[0] != name]

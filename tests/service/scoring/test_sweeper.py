@@ -37,11 +37,11 @@ class _Raced(ListStore):
 
 
 @pytest.fixture
-def lists(redis: RedisConnection) -> _Raced:
-    return _Raced(redis, "t", recs_ttl_s=100, history_ttl_s=100)
+def lists(connection: RedisConnection) -> _Raced:
+    return _Raced(connection, "t", recs_ttl_s=100, history_ttl_s=100)
 
 
-def test_items_leave_every_list_and_the_rest_stays(lists: _Raced, redis: RedisConnection) -> None:
+def test_items_leave_every_list_and_the_rest_stays(lists: _Raced, connection: RedisConnection) -> None:
     lists.write_lists([("a", raw_list("a", "x", "y", "z")), ("b", raw_list("b", "y")), ("junk", b"no list")])
     lists.write_default(raw_list("", "x", "z"))
     metrics = ScorerMetrics()
@@ -52,7 +52,7 @@ def test_items_leave_every_list_and_the_rest_stays(lists: _Raced, redis: RedisCo
     )
     assert items_of(lists.read_list("b")) == ["y"]
     assert lists.read_list("junk") == b"no list"
-    assert items_of(redis.call("GET", "t:recs_default")) == ["z"]
+    assert items_of(connection.call("GET", "t:recs_default")) == ["z"]
     assert sweeper.sweep({"x"}) == 0
     assert sweeper.sweep(set()) == 0
     assert metrics.registry.get_sample_value("tidemill_lists_swept_total") == 2

@@ -1,0 +1,21 @@
+"""How much time may be spent on lists. Pure: the clock is passed in."""
+
+BURST_S = 0.25  # that may be saved up
+
+
+class Budget:
+    """A share of the time that passes. What is left of it may be overdrawn: the next spending waits the longer."""
+
+    def __init__(self, share: float, now: float) -> None:
+        """`share`: of one core, above 0 and at most 1. `now`, here and below: seconds of one clock."""
+        self.left_s = 0.0
+        self._share = share
+        self._at = now
+
+    def earn(self, now: float) -> None:
+        """Up to `now`."""
+        self.left_s = min(BURST_S, self.left_s + (now - self._at) * self._share)
+        self._at = now
+
+    def spend(self, seconds: float) -> None:
+        self.left_s -= seconds

@@ -1,0 +1,185 @@
+"""The histories of the users who act here: from Redis into memory, each event taken in once, and back to Redis.
+
+A history knows by itself which offsets it has taken in, so records may be taken again, and a scorer that takes over
+another's partitions goes on exactly.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from consumers.decode import DecodeRules, decode
+from consumers.events import Interaction
+from consumers.records import Record, TopicPartition
+from service.metrics import ScorerMetrics
+from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.list_store import ListStore, Saved, now_ms
+from service.scoring.user_history import UserHistory
+from service.settings import ScorerSettings
+
+log = logging.getLogger(__name__)
+
+SAVE_AT_ONCE = 2000  # histories in one round trip: a few megabytes
+LOAD_AT_ONCE = 500  # users of partitions taken over, between two windows of events
+
+
+class Histories:
+    """What raises StoreUnavailable may be called again: nothing is lost then, and nothing counted twice."""
+
+    def __init__(
+        self,
+        lists: ListStore,
+        active: ActiveUsers,
+        settings: ScorerSettings,
+        metrics: ScorerMetrics,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """`clock`: epoch milliseconds, as Kafka's timestamps are."""
+        self._lists, self._active, self._settings = lists, active, settings
+        self._metrics, self._clock = metrics, clock
+        self._rules = DecodeRules(
+            event_types=settings.event_weights,
+            items_topic=settings.items_topic,
+            future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
+        )
+        self._unsaved: dict[str, ActiveUser] = {}
+        self._newcomers: dict[TopicPartition, list[str]] = {}  # who acted lately in partitions just taken over
+
+    @property
+    def saved(self) -> bool:
+        """Whether Redis has all that was taken in."""
+        return not self._unsaved
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Takes records into the histories of their users. Raises StoreUnavailable."""
+        decoded = decode(records, self._rules, self._clock())
+        events = [(o, r) for o, r in zip(decoded.outcomes, records, strict=True) if isinstance(o, Interaction)]
+        self._load([event.user_id for event, _ in events])
+        for event, record in events:
+            self._take(event, record)
+        for reject in decoded.rejects:
+            self._metrics.events_rejected.labels(reject.code).inc()
+
+    def _load(self, user_ids: Sequence[str]) -> None:
+        """Brings users into memory whose history is not there yet."""
+        missing = [user for user in dict.fromkeys(user_ids) if user not in self._active]
+        if missing:
+            for user, (stamp, history) in self._lists.histories(missing).items():
+                self._active.add(ActiveUser(user, stamp, history))
+
+    def _take(self, event: Interaction, record: Record) -> None:
+        user, metrics = self._active[event.user_id], self._metrics
+        taken = Taken(event, TopicPartition(record.topic, record.partition), record.offset, record.timestamp_ms)
+        if user.history.has_read(taken.where, taken.offset):
+            return
+        new = self._add(user.history, taken)
+        user.unsaved.append(taken)
+        self._unsaved[user.user_id] = user
+        metrics.events_consumed.labels(event.type).inc()
+        if new:
+            self._active.acted(user, taken)
+        else:
+            metrics.events_duplicate.inc()
+        if record.key is None or record.key != event.user_id.encode():
+            metrics.events_misrouted.inc()
+
+    def _add(self, history: UserHistory, taken: Taken) -> bool:
+        event, where, offset, kafka_ms = taken
+        rules = self._settings
+        return history.take(
+            event,
+            where,
+            offset,
+            kafka_ms,
+            weight=rules.event_weights[event.type],
+            length=rules.history_length,
+            hide=rules.hide_seen,
+        )
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Stores every history that has changed; one that another scorer has changed is read again and continued.
+        Raises StoreUnavailable."""
+        while self._unsaved:
+            self._save_some(list(islice(self._unsaved.values(), SAVE_AT_ONCE)))
+
+    def _save_some(self, users: Sequence[ActiveUser]) -> None:
+        saves = [Saved(user.user_id, user.stamp, self._lists.new_stamp(), user.history) for user in users]
+        stored = self._lists.save_histories(saves)
+        conflicts = []
+        acted: dict[TopicPartition, list[tuple[str, int]]] = {}
+        for user, save, good in zip(users, saves, stored, strict=True):
+            if not good:
+                conflicts.append(user)
+                continue
+            user.stamp = save.stamp
+            if user.unsaved:
+                last = user.unsaved[-1]
+                acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
+            user.unsaved.clear()
+            del self._unsaved[user.user_id]
+        for where, named in acted.items():
+            self._lists.note_active(where, named)
+        if conflicts:
+            self._continue_from_stored(conflicts)
+
+    def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
+        self._metrics.history_conflicts.inc(len(users))
+        stored = self._lists.histories([user.user_id for user in users])
+        for user in users:
+            user.stamp, history = stored[user.user_id]
+            if user.history.covers(history) and not history.covers(user.history):
+                # Redis has lost what was stored here, or a slower scorer wrote: ours has all of it, and more
+                self._metrics.histories_restored.inc()
+                continue
+            user.history = history
+            for taken in user.unsaved:
+                if not history.has_read(taken.where, taken.offset):
+                    self._add(history, taken)
+
+    def restore(self) -> None:
+        """Redis may have gone back in time (a failover, a restart): what it has lost and is in memory is stored again,
+        and the lists with it. Raises StoreUnavailable."""
+        lost = self._lists.lost()
+        if lost is None:
+            return
+        users = [user for user in self._active.everyone() if user.history.events_seen and lost(user.stamp)]
+        log.warning("Redis has lost what was written last: %d histories are stored again", len(users))
+        self._unsaved.update((user.user_id, user) for user in users)
+        self._active.lists_lost()
+        self._active.again(users)
+        self.save()  # before anybody can be forgotten
+
+    # -- who comes and who goes ----------------------------------------------------------------------------------------
+
+    def take_over(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finds out who acted lately in them; `load_newcomers` brings them here. Raises StoreUnavailable."""
+        limit = self._settings.max_active_users // 4
+        for where in partitions:
+            if names := self._lists.recently_active(where, self._quiet_before(), limit):
+                self._newcomers[where] = names
+
+    def load_newcomers(self) -> None:
+        """The next few of them. Raises StoreUnavailable."""
+        if self._newcomers:
+            where, names = next(iter(self._newcomers.items()))
+            self._load(names[:LOAD_AT_ONCE])
+            del names[:LOAD_AT_ONCE]
+            if not names:
+                del self._newcomers[where]
+
+    def lose(self, partitions: Sequence[TopicPartition]) -> None:
+        """Another scorer has them now, and their users."""
+        for where in partitions:
+            self._newcomers.pop(where, None)
+        self._active.forget_partitions(partitions)
+        self._unsaved = {name: user for name, user in self._unsaved.items() if name in self._active}
+
+    def forget_quiet(self) -> None:
+        self._active.forget_quiet(self._quiet_before())
+
+    def _quiet_before(self) -> int:
+        return self._clock() - int(self._settings.active_seconds * 1000)

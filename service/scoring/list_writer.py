@@ -1,0 +1,165 @@
+"""Lists: whose come next, within a budget of compute, and a group of them at a time into Redis."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import StoreUnavailable
+from model_store.version import Manifest
+from service.health import OK, Health
+from service.metrics import ScorerMetrics
+from service.scoring.active_users import ActiveUser, ActiveUsers
+from service.scoring.budget import Budget
+from service.scoring.catalogue import Catalogue
+from service.scoring.list_store import ListStore, now_ms
+from service.scoring.recommendations import list_json, timestamp
+from service.scoring.reloader import Reloader, Weights
+from service.scoring.top_k import Ranked, excluded, rank
+from service.settings import ScorerSettings
+
+GROUP = 64  # lists made together
+AT_ONCE_S = 0.02  # of lists, then histories have their turn again
+DEFAULT_LIST_EVERY_S = 1.0
+LATEST_AGE_S = 0.5  # beyond the refresh interval, before a list of somebody who acted last is rewritten out of turn
+
+
+class ListWriter:
+    def __init__(
+        self,
+        active: ActiveUsers,
+        reloader: Reloader,
+        catalogue: Catalogue,
+        lists: ListStore,
+        settings: ScorerSettings,
+        *,
+        metrics: ScorerMetrics,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lists_wait = False  # the last `write` ended before nobody needed a list
+        self._active, self._reloader, self._catalogue, self._lists = active, reloader, catalogue, lists
+        self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
+        self._budget = Budget(settings.list_budget, clock())
+        self._followed: int | None = None  # the version of the weights
+        self._changes = 0  # of the catalogue, that were followed
+        self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # and of what it was worked out
+        self._groups = 0
+        self._default_at = -math.inf
+
+    @property
+    def pressing(self) -> bool:
+        """Whether `write` has something to do that should not wait."""
+        weights = self._reloader.weights
+        return self._active.due > 0 or (weights is not None and weights.version != self._followed)
+
+    def write(self) -> None:
+        """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
+        self.lists_wait = False
+        weights = self._reloader.weights
+        self._follow(weights)
+        if weights is None:
+            return
+        now = self._clock()
+        self._budget.earn(now)
+        self._write_default(weights, now)
+        end = now + AT_ONCE_S
+        while self._budget.left_s > 0 and (started := self._clock()) < end:
+            group = self._next_group(weights.version, started - self._settings.refresh_interval_ms / 1000)
+            if not group:
+                return
+            try:
+                self._write_group(weights, group)
+            except StoreUnavailable:
+                self._active.again(group)
+                raise
+            self._health.set("lists", OK)
+            self._budget.spend(self._clock() - started)
+        self.lists_wait = True
+
+    def _follow(self, weights: Weights | None) -> None:
+        """Newer weights, or other items that may be listed, make lists stale, or possible."""
+        if weights is not None and weights.version != self._followed:
+            self._followed = weights.version
+            self._active.learned(weights.manifest.trained_through)
+            self._active.listable()
+        if self._catalogue.changes != self._changes:
+            self._changes = self._catalogue.changes
+            self._active.listable()
+
+    def _next_group(self, version: int, written_before: float) -> list[ActiveUser]:
+        self._groups += 1
+        if self._groups % 2 and not self._active.pressing:
+            latest = self._active.latest_group(GROUP, version, written_before - LATEST_AGE_S)
+            if latest:
+                return latest
+        return self._active.next_group(GROUP, version, written_before)
+
+    def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
+        hide = self._settings.hide_seen != "none"
+        with self._metrics.score_seconds.time(), weights.lock:
+            manifest = weights.manifest  # of the weights as they are under the lock
+            ranked = rank(
+                weights.recommender,
+                [user.history.items for user in group],
+                self._settings.top_k,
+                exclude=self._excluded(weights),
+                hidden=[user.history.hidden for user in group] if hide else None,
+            )
+        at = timestamp()
+        found = [(user, best) for user, best in zip(group, ranked, strict=True) if best]
+        self._lists.write_lists(
+            [(user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at)) for user, best in found]
+        )
+        self._metrics.written.inc(len(found))
+        self._measure([user for user, _ in found], manifest)
+        now = self._clock()
+        for user, best in zip(group, ranked, strict=True):
+            if best:
+                self._active.written(user, manifest.version, now)
+            else:
+                self._active.unlistable(user)
+
+    def _measure(self, written: Sequence[ActiveUser], manifest: Manifest) -> None:
+        """How long their events took until a list reflected them, or was made by weights that had learned from them."""
+        done = now_ms()
+        history = self._metrics.freshness.labels("history")
+        learned = self._metrics.freshness.labels("learned")
+        for user in written:
+            for kafka_ms in user.unreflected:
+                history.observe(max(0, done - kafka_ms) / 1000)
+            for where, offset, kafka_ms in list(user.unlearned):
+                if offset < manifest.trained_through.get(where.topic, {}).get(str(where.partition), 0):
+                    learned.observe(max(0, done - kafka_ms) / 1000)
+                    user.unlearned.remove((where, offset, kafka_ms))
+
+    def _write_default(self, weights: Weights, now: float) -> None:
+        """The trending list, for users who are not known."""
+        if now - self._default_at < DEFAULT_LIST_EVERY_S:
+            return
+        with weights.lock:
+            manifest = weights.manifest
+            [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
+        if best:
+            self._lists.write_default(_json("", best, manifest, 0, timestamp()))
+        self._default_at = now
+
+    def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:
+        """The rows of blocked items, worked out once a version or change of the catalogue."""
+        of = (weights.version, self._catalogue.changes)
+        if self._mask is None or self._mask[0] != of:
+            self._mask = (of, excluded(weights.recommender, self._catalogue.blocked))
+        return self._mask[1]
+
+
+def _json(user_id: str, best: Ranked, manifest: Manifest, events_seen: int, at: str) -> bytes:
+    return list_json(
+        user_id,
+        best,
+        model_version=manifest.version,
+        trained_through=manifest.trained_through,
+        events_seen=events_seen,
+        generated_at=at,
+    )

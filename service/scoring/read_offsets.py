@@ -1,0 +1,68 @@
+"""How far each partition has been read, and what of that may be committed. Pure: no I/O, the clock is passed in.
+
+An offset has three stations: `read`, once its record is in a history; `stored`, once that history is in Redis;
+`committable`, once it has been there for so long that a failover cannot lose it any more.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from consumers.records import Record, TopicPartition
+
+COMMIT_AFTER_S = 5.0  # what a failover may lose is younger: Kafka must still have it to read
+
+
+class ReadOffsets:
+    """Of the partitions that are assigned; what was read of others is for whoever reads them now to commit."""
+
+    def __init__(self, commit_after_s: float = COMMIT_AFTER_S) -> None:
+        self.next: dict[TopicPartition, int] = {}  # the offset to read next, of partitions read from
+        self.newest_ms = 0  # Kafka timestamp of the newest record read, epoch milliseconds
+        self._commit_after_s = commit_after_s
+        self._assigned: set[TopicPartition] = set()
+        self._stored: deque[tuple[float, dict[TopicPartition, int]]] = deque()  # when, and `next` then; latest last
+
+    @property
+    def assigned(self) -> list[TopicPartition]:
+        return sorted(self._assigned)
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        self._assigned.update(partitions)
+
+    def lose(self, partitions: Iterable[TopicPartition]) -> None:
+        for where in partitions:
+            self._assigned.discard(where)
+            self.next.pop(where, None)
+            for _, offsets in self._stored:
+                offsets.pop(where, None)
+
+    def read(self, records: Iterable[Record]) -> None:
+        """They are in histories now, or will never be."""
+        for record in records:
+            where = TopicPartition(record.topic, record.partition)
+            if where in self._assigned:
+                self.next[where] = record.offset + 1
+            self.newest_ms = max(self.newest_ms, record.timestamp_ms)
+
+    def stored(self, now: float) -> None:
+        """Everything read is in Redis at `now` (seconds)."""
+        self._stored.append((now, dict(self.next)))
+
+    def committable(self, now: float) -> dict[TopicPartition, int]:
+        """What was stored at least `commit_after_s` ago, as of the latest such time; each is given once."""
+        old: dict[TopicPartition, int] = {}
+        while self._stored and self._stored[0][0] <= now - self._commit_after_s:
+            old = self._stored.popleft()[1]
+        return old
+
+    def behind(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Records not read yet, by partition; none where nothing has been read, since nobody knows how many there are.
+
+        `ends`: the offset of the next record to be appended.
+        """
+        return {where: max(0, end - self.next.get(where, end)) for where, end in ends.items()}
+
+    def begin_anew(self) -> None:
+        """The partitions are other ones by the same names: of those nothing has been read."""
+        self.next = dict.fromkeys(self._assigned, 0)
+        self._stored.clear()

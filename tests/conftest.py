@@ -1,0 +1,23 @@
+"""One Redis for all tests that only need some Redis. Who stops it, or limits it for long, starts one of their own
+(`tests.redis_server`)."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from model_store.redis_connection import RedisConnection
+from tests.redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as running:
+        yield running
+
+
+@pytest.fixture
+def connection(server: RedisServer) -> Iterator[RedisConnection]:
+    """To a Redis that is empty."""
+    with server.client() as connection:
+        connection.call("FLUSHALL")
+        yield connection

@@ -1,0 +1,268 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from consumers.records import Record, TopicPartition
+from model_store.errors import StoreUnavailable
+from model_store.redis_connection import RedisConnection
+from service.metrics import ScorerMetrics
+from service.scoring import histories as module
+from service.scoring.active_users import ActiveUsers
+from service.scoring.histories import Histories
+from service.scoring.list_store import ListStore, Saved, Stored
+from service.settings import ScorerSettings
+from tests.consumers.samples import NOW_MS, event_json
+from tests.service.scoring.workers import go_back, in_redis
+
+HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
+
+
+class Flaky(ListStore):
+    """Redis is away when told."""
+
+    away = False
+
+    def histories(self, user_ids: Sequence[str]) -> dict[str, Stored]:
+        self._here()
+        return super().histories(user_ids)
+
+    def save_histories(self, saves: Sequence[Saved]) -> list[bool]:
+        self._here()
+        return super().save_histories(saves)
+
+    def _here(self) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+
+
+class Keeper:
+    """One scorer's histories."""
+
+    def __init__(self, connection: RedisConnection, **settings: Any) -> None:
+        self.lists = Flaky(connection, "t", recs_ttl_s=100, history_ttl_s=100)
+        self.metrics, self.now_ms = ScorerMetrics(), NOW_MS
+        chosen = ScorerSettings(**settings)
+        self.active = ActiveUsers(chosen.max_active_users)
+        self.histories = Histories(self.lists, self.active, chosen, self.metrics, lambda: self.now_ms)
+
+    def take(self, *records: Record) -> None:
+        self.histories.take(records)
+
+    def take_and_save(self, *records: Record) -> None:
+        self.take(*records)
+        self.histories.save()
+
+    def stored(self, user: str) -> tuple[int, list[str]]:
+        """How many events, and the items."""
+        history = self.lists.histories([user])[user].history
+        return history.events_seen, history.items
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"tidemill_{name}", labels)
+
+
+@pytest.fixture
+def keeper(connection: RedisConnection) -> Keeper:
+    return Keeper(connection)
+
+
+def event(user: str, offset: int, where: TopicPartition = HERE, ms: int = NOW_MS, **fields: Any) -> Record:
+    """An event on `i<offset>`."""
+    value = event_json(user_id=user, **{"item_id": f"i{offset}", **fields})
+    return Record(where.topic, where.partition, offset, ms, user.encode(), value)
+
+
+def test_events_are_taken_in_once_each(keeper: Keeper) -> None:
+    assert keeper.histories.saved
+    window = [
+        event("a", 0, event_id="e1"),
+        event("a", 1, event_id="e1"),  # sent twice
+        event("b", 2),
+        event("a", 3)._replace(key=b"other"),
+        event("a", 4)._replace(value=b"junk"),
+        event("a", 5, type="purchase"),
+    ]
+    keeper.take(*window)
+    assert not keeper.histories.saved
+    keeper.take(*window)  # read again
+    assert (keeper.active["a"].history.events_seen, keeper.active["b"].history.events_seen) == (3, 1)
+    assert keeper.active.due == 2
+    assert keeper.count("events_consumed_total", type="view") == 4
+    assert keeper.count("events_consumed_total", type="purchase") == 1
+    assert keeper.count("events_duplicate_total") == 1
+    assert keeper.count("events_misrouted_total") == 1
+    assert keeper.stored("a") == (0, [])
+    keeper.histories.save()
+    assert keeper.histories.saved
+    assert (keeper.stored("a"), keeper.stored("b")) == ((3, ["i0", "i3", "i5"]), (1, ["i2"]))
+
+
+def test_what_does_not_fit_is_counted_and_touches_nobody(keeper: Keeper) -> None:
+    keeper.take(event("a", 0)._replace(value=b"junk"), event("a", 1, ts=NOW_MS + 48 * 3_600_000))
+    assert keeper.count("events_rejected_total", reason="not_json") == 1
+    assert keeper.count("events_rejected_total", reason="ts_in_future") == 1
+    assert keeper.histories.saved
+    assert len(keeper.active) == 0
+
+
+def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> None:
+    keeper = Keeper(
+        connection, history_length=2, hide_seen="bought", event_weights={"view": 1.0, "purchase": 2.0, "like": 0.0}
+    )
+    kinds = ("purchase", "view", "like", "view")
+    keeper.take(*(event("a", offset, type=kind) for offset, kind in enumerate(kinds)))
+    history = keeper.active["a"].history
+    assert (history.events_seen, history.items, history.hidden) == (4, ["i1", "i3"], ["i0"])
+
+
+def test_while_redis_is_away_nothing_is_lost_nor_counted_twice(keeper: Keeper) -> None:
+    keeper.lists.away = True
+    with pytest.raises(StoreUnavailable):
+        keeper.take(event("a", 0))
+    keeper.lists.away = False
+    keeper.take(event("a", 0))
+    keeper.lists.away = True
+    with pytest.raises(StoreUnavailable):
+        keeper.histories.save()
+    keeper.take(event("a", 1))  # a user who is in memory needs no Redis
+    assert not keeper.histories.saved
+    keeper.lists.away = False
+    keeper.histories.save()
+    assert keeper.stored("a") == (2, ["i0", "i1"])
+    assert keeper.count("events_consumed_total", type="view") == 2
+
+
+def test_many_are_stored_a_portion_at_a_time(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAVE_AT_ONCE", 3)
+    keeper.take_and_save(*(event(f"u{offset}", offset) for offset in range(10)))
+    assert [keeper.stored(f"u{offset}")[0] for offset in range(10)] == [1] * 10
+
+
+# -- two scorers -------------------------------------------------------------------------------------------------------
+
+
+def test_what_another_scorer_has_changed_is_read_again_and_continued(connection: RedisConnection) -> None:
+    first, second = Keeper(connection), Keeper(connection)
+    first.take_and_save(event("a", 0), event("b", 1))
+    second.take_and_save(event("a", 9, THERE))
+    first.take_and_save(event("a", 2), event("b", 3))
+    assert first.stored("a") == (3, ["i0", "i9", "i2"])
+    assert first.stored("b") == (2, ["i1", "i3"])
+    assert first.count("history_conflicts_total") == 1
+    assert first.count("histories_restored_total") == 0
+    assert first.active["a"].history == first.lists.histories(["a"])["a"].history
+
+
+def test_of_two_that_read_the_same_the_one_that_read_more_wins(connection: RedisConnection) -> None:
+    first, second = Keeper(connection), Keeper(connection)
+    first.take_and_save(event("a", 0))
+    second.take_and_save(event("a", 0), event("a", 1))
+    first.take_and_save(event("a", 1), event("a", 2))
+    assert first.stored("a") == (3, ["i0", "i1", "i2"])
+    assert first.count("histories_restored_total") == 1
+
+
+def test_a_slower_scorer_undoes_nothing(connection: RedisConnection) -> None:
+    slow, quick = Keeper(connection), Keeper(connection)
+    slow.take(event("a", 0))
+    quick.take_and_save(event("a", 0), event("a", 1))
+    slow.histories.save()
+    assert slow.stored("a") == (2, ["i0", "i1"])
+
+
+def test_who_acted_lately_is_loaded_a_few_at_a_time_the_latest_first(
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOAD_AT_ONCE", 2)
+    first = Keeper(connection)
+    for offset, name in enumerate(["quiet", "a", "b", "c"]):
+        first.take_and_save(event(name, offset, ms=NOW_MS + 1000 * offset))
+    first.take_and_save(event("there", 0, THERE, ms=NOW_MS + 5000))
+    second = Keeper(connection, active_seconds=5)
+    second.now_ms = NOW_MS + 6000
+    second.histories.take_over([HERE, THERE])
+    loaded = []
+    for _ in range(4):
+        second.histories.load_newcomers()
+        loaded.append([name for name in ("quiet", "a", "b", "c", "there") if name in second.active])
+    assert loaded == [["b", "c"], ["a", "b", "c"], ["a", "b", "c", "there"], ["a", "b", "c", "there"]]
+    assert second.active["c"].history.items == ["i3"]
+    assert second.histories.saved
+
+
+def test_of_lost_partitions_nobody_is_loaded_or_stored(connection: RedisConnection) -> None:
+    Keeper(connection).take_and_save(event("a", 0), event("b", 0, THERE))
+    keeper = Keeper(connection)
+    keeper.histories.take_over([HERE, THERE])
+    keeper.take(event("c", 1), event("d", 1, THERE))
+    keeper.histories.lose([HERE])
+    for _ in range(3):
+        keeper.histories.load_newcomers()
+    keeper.histories.save()
+    assert [name in keeper.active for name in "abcd"] == [False, True, False, True]
+    assert [keeper.stored(name)[0] for name in "cd"] == [0, 1]
+
+
+def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(connection: RedisConnection) -> None:
+    keeper = Keeper(connection, active_seconds=60)
+    keeper.take_and_save(event("a", 0))
+    for user in keeper.active.next_group(1, 1, 0.0):
+        keeper.active.written(user, 1, 0.0)
+    keeper.histories.forget_quiet()
+    assert "a" in keeper.active
+    keeper.now_ms += 61_000
+    keeper.histories.forget_quiet()
+    assert "a" not in keeper.active
+    keeper.take(event("a", 1))
+    assert keeper.active["a"].history.items == ["i0", "i1"]
+
+
+# -- a Redis that goes back in time ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_redis_has_lost_is_stored_again(keeper: Keeper, connection: RedisConnection, everything: bool) -> None:
+    keeper.take_and_save(event("a", 0), event("b", 1), event("c", 2))
+    then = {} if everything else in_redis(connection)
+    keeper.take_and_save(event("a", 3), event("b", 4))
+    for user in keeper.active.next_group(9, 1, 0.0):
+        keeper.active.written(user, 1, 0.0)
+    keeper.histories.restore()
+    assert keeper.count("histories_restored_total") == keeper.active.due == 0  # nothing was lost
+    go_back(connection, then)
+    keeper.histories.restore()
+    assert keeper.histories.saved
+    assert [keeper.stored(name)[0] for name in "abc"] == [2, 2, 1]
+    assert keeper.count("histories_restored_total") == keeper.active.due == (3 if everything else 2)
+
+
+def test_an_event_that_meets_a_lost_history_continues_what_is_in_memory(
+    keeper: Keeper, connection: RedisConnection
+) -> None:
+    keeper.take_and_save(event("a", 0))
+    then = in_redis(connection)
+    for offset in (1, 2):
+        keeper.take_and_save(event("a", offset))
+    go_back(connection, then)
+    keeper.take_and_save(event("a", 3))
+    assert keeper.stored("a") == (4, ["i0", "i1", "i2", "i3"])
+
+
+def test_what_was_lost_is_stored_before_anybody_is_forgotten(connection: RedisConnection) -> None:
+    keeper = Keeper(connection, max_active_users=1)
+    keeper.take_and_save(event("a", 0), event("b", 1))
+    connection.call("FLUSHALL")
+    keeper.lists.away = True
+    with pytest.raises(StoreUnavailable):
+        keeper.histories.restore()
+    keeper.lists.away = False
+    keeper.histories.save()
+    keeper.histories.forget_quiet()
+    keeper.take_and_save(event("a", 2))
+    assert keeper.stored("a") == (2, ["i0", "i2"])
+    connection.call("FLUSHALL")
+    keeper.histories.restore()
+    keeper.histories.forget_quiet()
+    assert len(keeper.active) == 1
+    assert keeper.stored("a") == (2, ["i0", "i2"])

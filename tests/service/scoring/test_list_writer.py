@@ -1,0 +1,293 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from consumers.decode import DecodeRules
+from consumers.events import Interaction
+from consumers.memory_source import MemoryLog, MemorySource
+from consumers.micro_batch import ItemChange
+from consumers.records import TopicPartition
+from model_store.errors import StoreUnavailable
+from model_store.memory_store import MemoryStore
+from model_store.redis_connection import RedisConnection
+from service.health import Health
+from service.metrics import ScorerMetrics
+from service.scoring import list_writer as module
+from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.catalogue import Catalogue
+from service.scoring.list_store import ListStore, now_ms
+from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, ListWriter
+from service.scoring.reloader import Reloader
+from service.scoring.user_history import UserHistory
+from service.settings import ScorerSettings
+from tests.consumers.samples import NOW_MS, item_json
+from tests.service.scoring.workers import ITEMS, Clock
+from tests.service.scoring.worlds import Trainer, body_of, items_of
+
+HERE = TopicPartition("events", 0)
+
+
+class Lists(ListStore):
+    """Remembers which users were written together; and Redis is away when told."""
+
+    away = False
+
+    def write_lists(self, lists: Sequence[tuple[str, bytes]]) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+        super().write_lists(lists)
+        self.groups.append([user for user, _ in lists])
+
+    groups: list[list[str]]
+
+
+class Desk:
+    """A list writer with a small real model, a catalogue and Redis."""
+
+    def __init__(self, connection: RedisConnection, *, versions: int = 1, **settings: Any) -> None:
+        chosen = {"refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
+        self.metrics, self.health, self.clock = ScorerMetrics(), Health("scorer"), Clock()
+        self.redis = connection
+        self.lists = Lists(connection, "t", recs_ttl_s=100, history_ttl_s=100)
+        self.lists.groups = []
+        store = MemoryStore()
+        self.trainer = Trainer(store)
+        self.trainer.learn(600)
+        self.reloader = Reloader(store, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
+        for _ in range(versions):
+            self.publish()
+        self.log = MemoryLog()
+        self.log.create("items", 1)
+        self.catalogue = Catalogue(MemorySource(self.log), "items", DecodeRules())
+        self.active = ActiveUsers(1000)
+        self.writer = ListWriter(
+            self.active,
+            self.reloader,
+            self.catalogue,
+            self.lists,
+            ScorerSettings(**chosen),
+            metrics=self.metrics,
+            health=self.health,
+            clock=self.clock,
+        )
+        self.offset = 0
+
+    def publish(self, **changes: Any) -> None:
+        self.trainer.publish(**changes)
+        assert self.reloader.check()
+
+    def act(self, user: str, item: str = "i1", type: str = "view", hide: str = "none") -> None:
+        if user not in self.active:
+            self.active.add(ActiveUser(user, b"", UserHistory()))
+        event = Interaction(user_id=user, item_id=item, type=type, ts=NOW_MS)
+        taken = Taken(event, HERE, self.offset, now_ms())
+        self.active[user].history.take(*taken, weight=1.0, length=20, hide=hide)
+        self.active.acted(self.active[user], taken)
+        self.offset += 1
+
+    def delete(self, *items: str) -> None:
+        for item in items:
+            self.log.append("items", None, item.encode(), 0)
+        self.catalogue.poll()
+
+    def bring_back(self, item: str) -> None:
+        self.log.append("items", item_json(item_id=item), item.encode(), 0)
+        self.catalogue.poll()
+
+    def write(self, after_s: float = 0.1) -> None:
+        """Until nobody needs a list, the first time with the budget of so many seconds."""
+        self.clock.pass_by(after_s)
+        self.writer.write()
+        while self.writer.lists_wait:
+            self.writer.write()
+
+    def body(self, user: str) -> Any:
+        return body_of(self.lists.read_list(user))
+
+    def items(self, user: str) -> list[str]:
+        return items_of(self.lists.read_list(user))
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"tidemill_{name}", labels)
+
+
+@pytest.fixture
+def desk(connection: RedisConnection) -> Desk:
+    return Desk(connection)
+
+
+def test_whoever_acted_gets_a_list_of_what_the_history_says(desk: Desk) -> None:
+    desk.act("a", "i1")
+    desk.act("b", "i2")
+    desk.act("a", "i3")
+    assert desk.writer.pressing
+    desk.write()
+    assert not desk.writer.pressing
+    assert desk.lists.groups == [["a", "b"]]
+    for user, seen in (("a", 2), ("b", 1)):
+        body = desk.body(user)
+        assert (body["user_id"], body["model_version"], body["events_seen"]) == (user, 1, seen)
+        assert len(set(desk.items(user))) == 10
+    assert desk.count("recommendations_written_total") == 2
+    assert desk.count("score_seconds_count") == 1
+    assert desk.count("event_to_recommendation_seconds_count", stage="history") == 3
+    checks: Any = desk.health.report()[1]["checks"]
+    assert checks["lists"] == "ok"
+
+
+def test_newer_weights_are_pressing_and_rewrite_lists_and_what_they_have_learned_is_measured_once(desk: Desk) -> None:
+    desk.act("a")
+    desk.act("a")
+    desk.write()
+    desk.trainer.learn()
+    desk.publish(through=1)
+    assert desk.writer.pressing
+    desk.write()
+    assert (desk.body("a")["model_version"], desk.body("a")["trained_through"]) == (2, {"events": {"0": 1}})
+    assert desk.count("event_to_recommendation_seconds_count", stage="learned") == 1
+    desk.trainer.learn()
+    desk.publish(through=2)
+    desk.write()
+    assert desk.count("event_to_recommendation_seconds_count", stage="learned") == 2
+    assert desk.count("event_to_recommendation_seconds_count", stage="history") == 2
+
+
+def test_without_weights_nothing_is_written_and_nobody_forgotten(connection: RedisConnection) -> None:
+    desk = Desk(connection, versions=0)
+    desk.act("a")
+    desk.write()
+    assert desk.lists.read_list("a") is None
+    desk.publish()
+    desk.write()
+    assert desk.body("a")["events_seen"] == 1
+
+
+def test_the_trending_list_is_written_once_a_while(desk: Desk) -> None:
+    desk.write()
+    body = body_of(desk.redis.call("GET", "t:recs_default"))
+    assert (body["user_id"], body["model_version"], body["events_seen"], len(body["items"])) == ("", 1, 0, 10)
+    desk.delete(body["items"][0]["item_id"])
+    desk.write()
+    assert body_of(desk.redis.call("GET", "t:recs_default")) == body
+    desk.write(DEFAULT_LIST_EVERY_S)
+    assert body_of(desk.redis.call("GET", "t:recs_default"))["items"][:9] == body["items"][1:]
+
+
+# -- what may be listed ------------------------------------------------------------------------------------------------
+
+
+def test_blocked_items_are_not_listed_until_they_are_back(desk: Desk) -> None:
+    desk.act("a")
+    desk.write()
+    best = desk.items("a")
+    desk.delete(*best[:2])
+    desk.act("a")
+    desk.write()
+    assert not set(best[:2]) & set(desk.items("a"))
+    for item in best[:2]:
+        desk.bring_back(item)
+    desk.act("a")
+    desk.write()  # of the same version
+    assert desk.body("a")["model_version"] == 1
+    assert set(best[:2]) <= set(desk.items("a"))
+
+
+def test_what_the_model_knows_to_be_gone_is_not_listed(connection: RedisConnection) -> None:
+    desk = Desk(connection, top_k=100)
+    desk.trainer.learn(catalogue=(ItemChange("i0", deleted=True), ItemChange("i2", available=False)))
+    desk.publish()
+    desk.act("a")
+    desk.write()
+    assert not {"i0", "i2"} & set(desk.items("a"))
+
+
+def test_nothing_to_list_leaves_the_list_and_waits_for_a_change(desk: Desk) -> None:
+    desk.delete(*ITEMS)
+    desk.act("a")
+    for _ in range(3):
+        desk.write(DEFAULT_LIST_EVERY_S)
+    assert desk.lists.read_list("a") is None
+    assert desk.redis.call("GET", "t:recs_default") is None
+    assert desk.count("score_seconds_count") == 1  # not again and again
+    desk.trainer.learn()
+    desk.publish()
+    for _ in range(3):
+        desk.write()
+    assert desk.count("score_seconds_count") == 2  # the new version might have had something
+    desk.bring_back("i5")
+    desk.write()
+    assert desk.items("a") == ["i5"]
+    assert desk.count("event_to_recommendation_seconds_count", stage="history") == 1
+
+
+@pytest.mark.parametrize(("hide", "gone"), [("none", []), ("bought", ["i3"]), ("all", ["i2", "i3"])])
+def test_hide_seen(connection: RedisConnection, hide: str, gone: Sequence[str]) -> None:
+    desk = Desk(connection, hide_seen=hide, top_k=100)
+    desk.act("a", "i2", hide=hide)
+    desk.act("a", "i3", "purchase", hide=hide)
+    desk.act("b", "i4", "purchase", hide=hide)
+    desk.write()
+    assert desk.reloader.weights is not None
+    whole = {item for item in desk.reloader.weights.recommender.ids if item}
+    assert set(desk.items("a")) == whole - set(gone)
+    assert set(desk.items("b")) == whole - ({"i4"} if gone else set())
+
+
+# -- whose list, and when ----------------------------------------------------------------------------------------------
+
+
+def test_beyond_the_budget_lists_wait_and_nobody_is_forgotten(
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP", 1)
+    desk = Desk(connection, list_budget=1e-9)
+    desk.act("a")
+    desk.act("b")
+    for _ in range(3):
+        desk.writer.write()
+        assert desk.writer.lists_wait
+        assert desk.lists.groups == [["a"]]  # which has overdrawn it
+    desk.clock.pass_by(1e9)
+    desk.writer.write()
+    assert not desk.writer.lists_wait
+    assert desk.lists.groups == [["a"], ["b"]]
+
+
+def test_every_other_group_at_rest_is_of_those_who_acted_last(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP", 1)
+    for user in "abcdef":
+        desk.act(user)
+    desk.write()
+    assert desk.lists.groups == [[user] for user in "abcdef"]
+    desk.trainer.learn()
+    desk.publish()
+    desk.lists.groups.clear()
+    desk.write(1.1 * LATEST_AGE_S)
+    assert desk.lists.groups == [["a"], ["f"], ["b"], ["e"], ["c"], ["d"]]
+
+
+def test_lists_younger_than_the_refresh_interval_stay(connection: RedisConnection) -> None:
+    desk = Desk(connection, refresh_interval_ms=10_000)
+    desk.act("a")
+    desk.write()
+    desk.trainer.learn()
+    desk.publish()
+    desk.write(5)
+    assert desk.body("a")["model_version"] == 1
+    desk.write(6)
+    assert desk.body("a")["model_version"] == 2
+
+
+def test_while_redis_is_away_nobody_is_forgotten(desk: Desk) -> None:
+    desk.act("a")
+    desk.act("b")
+    desk.lists.away = True
+    with pytest.raises(StoreUnavailable):
+        desk.write()
+    assert desk.active.due == 2
+    assert desk.count("recommendations_written_total") == 0
+    desk.lists.away = False
+    desk.write()
+    assert desk.lists.groups == [["a", "b"]]
+    assert desk.count("event_to_recommendation_seconds_count", stage="history") == 2

@@ -1,0 +1,134 @@
+"""Scorers that tests turn by hand, over a log in memory, a store of small real models, and Redis."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from consumers.decode import DecodeRules
+from consumers.memory_source import MemoryLog, MemorySource
+from model_store.memory_store import MemoryStore
+from model_store.redis_connection import RedisConnection
+from service.health import Health
+from service.metrics import ScorerMetrics
+from service.scoring.catalogue import Catalogue
+from service.scoring.list_store import ListStore, now_ms
+from service.scoring.reloader import Reloader
+from service.scoring.scorer import Scorer
+from service.scoring.sweeper import Sweeper
+from service.settings import ScorerSettings
+from tests.consumers.samples import event_json, item_json
+from tests.service.scoring.worlds import Trainer, body_of, items_of
+
+ITEMS = [f"i{n}" for n in range(60)]
+
+
+class Clock:
+    """The time in seconds, which a test may put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def pass_by(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+class World:
+    """A log, a store of models with one live version, and Redis; scorers come and go."""
+
+    def __init__(self, connection: RedisConnection, *, learned: int = 600) -> None:
+        self.redis = connection
+        self.log = MemoryLog()
+        self.log.create("events", 2)
+        self.log.create("items", 1)
+        self.models = MemoryStore()
+        self.trainer = Trainer(self.models)
+        if learned:
+            self.trainer.learn(learned)
+        self.trainer.publish()
+        self.other_kafka: str | None = None  # why it is another one, once it is
+
+    def act(self, user: str, item: str, partition: int = 0, **fields: Any) -> None:
+        value = event_json(user_id=user, item_id=item, **fields)
+        self.log.append("events", value, user.encode(), partition, now_ms())
+
+    def item(self, item: str, **fields: Any) -> None:
+        self.log.append("items", item_json(item_id=item, **fields), item.encode(), 0)
+
+    def delete(self, item: str) -> None:
+        self.log.append("items", None, item.encode(), 0)
+
+
+def in_redis(connection: RedisConnection) -> dict[bytes, bytes]:
+    """Everything that is there, to `go_back` to."""
+    return {key: connection.call("DUMP", key) for key in connection.call("KEYS", "*")}
+
+
+def go_back(connection: RedisConnection, then: dict[bytes, bytes]) -> None:
+    """Redis as it was, as after a failover that lost what was not replicated."""
+    connection.call("FLUSHALL")
+    for key, dump in then.items():
+        connection.call("RESTORE", key, 0, dump)
+
+
+class Worker:
+    """A scorer with all it needs, started and turned by hand."""
+
+    def __init__(
+        self, world: World, *, catalogue_source: MemorySource | None = None, log_name: str = "", **settings: Any
+    ) -> None:
+        chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
+        self.metrics, self.health, self.stop = ScorerMetrics(), Health("scorer"), threading.Event()
+        self.clock = Clock()
+        self.lists = ListStore(world.redis, "t", recs_ttl_s=100, history_ttl_s=100, log_name=log_name)
+        self.sweeper = Sweeper(self.lists, self.metrics)
+        self.reloader = Reloader(world.models, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
+        self.source = MemorySource(world.log, "group")
+        self.scorer = Scorer(
+            self.source,
+            Catalogue(catalogue_source or MemorySource(world.log), "items", DecodeRules()),
+            self.reloader,
+            self.lists,
+            self.sweeper,
+            ScorerSettings(**chosen),
+            metrics=self.metrics,
+            health=self.health,
+            stop=self.stop,
+            other_kafka=lambda: world.other_kafka,
+            clock=self.clock,
+        )
+        self.reloader.check()
+
+    def turn(self, times: int = 3) -> "Worker":
+        for _ in range(times):
+            self.scorer.turn()
+            time.sleep(0.002)
+        return self
+
+    def until(self, reached: Callable[[], object]) -> None:
+        end = time.monotonic() + 20
+        while not reached():
+            assert time.monotonic() < end
+            self.turn(1)
+
+    def body(self, user: str) -> Any:
+        return body_of(self.lists.read_list(user))
+
+    def items(self, user: str) -> list[str]:
+        return items_of(self.lists.read_list(user))
+
+    def seen(self, user: str) -> int:
+        return self.lists.histories([user])[user].history.events_seen
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"tidemill_{name}", labels)
+
+
+def started(world: World, **options: Any) -> Worker:
+    """One that has read the catalogue and may be given partitions."""
+    worker = Worker(world, **options)
+    worker.scorer.start()
+    return worker
