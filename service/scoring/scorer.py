@@ -98,9 +98,6 @@ class Scorer:
             self._keep_house()
         except StoreUnavailable as error:
             self._pause(error)
-        else:
-            if not self._writer.lists_wait:
-                self._health.set("lists", OK)
 
     def finish(self) -> None:
         self._store_and_commit()
@@ -197,6 +194,7 @@ class Scorer:
         if now - self._housekept_at >= HOUSEKEEPING_EVERY_S:
             self._housekept_at = now
             self._histories.restore()
+            self._health.set("lists", OK)  # Redis has answered, and nothing that had to be written was refused
             self._histories.forget_quiet()
             self._tell()
 
