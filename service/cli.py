@@ -102,7 +102,8 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
             return run_scorer(ScorerSettings())
         case "up":
-            from service.demo.up import UpOptions, run_up
+            from service.demo.up import run_up
+            from service.demo.up_options import UpOptions
 
             return run_up(_options(parser, lambda: UpOptions(**_up_arguments(args))))
         case "replay":

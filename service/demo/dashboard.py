@@ -305,7 +305,7 @@ def shopper_line(view: View) -> str | None:
     return f"    {shopper.user_id}: {did} => {listed}"
 
 
-def summary(view: View, versions_published: int | None, restarts: int) -> list[str]:
+def summary(view: View, versions_published: int | None) -> list[str]:
     """What there is to say at the end."""
     figures = view.figures
     lines = [f"ran for {clock(view.uptime)}"]
@@ -318,7 +318,7 @@ def summary(view: View, versions_published: int | None, restarts: int) -> list[s
         f"freshness of the last 30 s: history {_two(figures.history)}, learned {_two(figures.learned)}",
         f"recall@20 {share(figures.recall)}, NDCG@20 {share(figures.ndcg)}, measured before learning",
     ]
-    if restarts:
+    if restarts := sum(row.restarts for row in view.processes):
         lines.append(f"processes started again: {restarts}")
     return lines
 

@@ -92,6 +92,10 @@ class Supervisor:
         """Seconds since the service was started last."""
         return self._clock() - service.started_at
 
+    def endpoints(self) -> dict[str, str]:
+        """Where each has its /metrics and /health: name -> "http://host:port". A restart may change it."""
+        return {service.name: f"http://127.0.0.1:{service.port}" for service in self.services}
+
     def _start(self, service: Service) -> None:
         if not _is_free(service.port):
             service.port = free_port()

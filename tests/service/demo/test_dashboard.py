@@ -92,11 +92,11 @@ def test_the_same_figures_as_a_line() -> None:
 
 
 def test_the_summary() -> None:
-    text = "\n".join(summary(ALL_KNOWN, 117, restarts=2))
+    text = "\n".join(summary(ALL_KNOWN, 117))
     assert "published 12,400 events (events.jsonl.gz, 500 events/s)" in text
     assert "live version 118, 117 published in this run" in text
     assert "processes started again: 2" in text
-    assert "recall@20 -" in "\n".join(summary(NOTHING_KNOWN, None, 0))
+    assert "recall@20 -" in "\n".join(summary(NOTHING_KNOWN, None))
 
 
 def test_durations() -> None:

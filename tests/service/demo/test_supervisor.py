@@ -116,6 +116,10 @@ def test_a_port_that_was_taken_is_exchanged(world: World) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        service = Service("a", SLEEPER, port=other.getsockname()[1])
-        world.supervisor(service).start()
-        assert service.port != other.getsockname()[1]
+        taken = other.getsockname()[1]
+        service = Service("a", SLEEPER, port=taken)
+        supervisor = world.supervisor(service)
+        assert supervisor.endpoints() == {"a": f"http://127.0.0.1:{taken}"}
+        supervisor.start()
+        assert service.port != taken
+        assert supervisor.endpoints() == {"a": f"http://127.0.0.1:{service.port}"}
