@@ -1,6 +1,7 @@
 """What every process of Tidemill does alike: its log, its signals, and waiting for a neighbour that is not there."""
 
 import logging
+import queue
 import signal
 import sys
 import threading
@@ -29,14 +30,26 @@ def start_logging(process: str, level: str) -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set; a second one ends the process at once."""
-    stop = threading.Event()
+    """An event that SIGTERM and SIGINT set; a second one ends the process at once.
+
+    Another thread sets it: a signal may arrive while the thread that it interrupts holds the event's own lock, and
+    would wait for it for ever. What hands it over may be called amid itself.
+    """
+    stop, asked = threading.Event(), queue.SimpleQueue[int]()
+    times = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal times
+        times += 1
+        if times > 1 or stop.is_set():
             raise SystemExit(128 + number)
+        asked.put(number)
+
+    def hand_over() -> None:
+        asked.get()
         stop.set()
 
+    threading.Thread(target=hand_over, name="signals", daemon=True).start()
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return stop
