@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 
 from service.demo import dashboard
-from service.demo.dashboard import View
 from service.demo.servers import Server
+from service.demo.view import View
 
 _MESSAGES = 200  # the latest
 

@@ -4,13 +4,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from service.demo.dashboard import ProcessRow, Shown, View, WatchedShopper
 from service.demo.observe import Figures, Listed
 from service.demo.publishing import Publishing
 from service.demo.running import Run
 from service.demo.spotlight import Action
 from service.demo.supervisor import Service, Supervisor
 from service.demo.traffic import Catalogue
+from service.demo.view import ProcessRow, Shown, View, WatchedShopper
 
 _STARTING_SECONDS = 30.0  # a process that does not answer so soon after its start is still starting
 _LISTED = 20  # items of a list

@@ -4,10 +4,6 @@ import pytest
 from rich.console import Console
 
 from service.demo.dashboard import (
-    ProcessRow,
-    Shown,
-    View,
-    WatchedShopper,
     clock,
     line,
     render,
@@ -17,6 +13,7 @@ from service.demo.dashboard import (
     summary,
 )
 from service.demo.observe import Figures, Quantiles
+from service.demo.view import ProcessRow, Shown, View, WatchedShopper
 
 NOTHING_KNOWN = View(uptime=3.0, kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", figures=Figures())
 ALL_KNOWN = View(

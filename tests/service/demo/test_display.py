@@ -3,10 +3,10 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from service.demo.dashboard import View
 from service.demo.display import Display, Lines, Picture, introduction
 from service.demo.observe import Figures
 from service.demo.servers import Server
+from service.demo.view import View
 from tests.service.demo.test_dashboard import ALL_KNOWN, NOTHING_KNOWN
 
 KAFKA = Server("Kafka", "kafka-1:9092")

@@ -6,7 +6,6 @@ import pytest
 
 from model_store.keys import Keys
 from model_store.redis_connection import connect
-from service.demo.dashboard import ProcessRow, Shown, WatchedShopper
 from service.demo.observe import Figures, Listed, Observer
 from service.demo.publishing import Publishing
 from service.demo.running import Run
@@ -15,6 +14,7 @@ from service.demo.spotlight import Action
 from service.demo.supervisor import Service, Supervisor
 from service.demo.traffic import Catalogue
 from service.demo.up_options import UpOptions
+from service.demo.view import ProcessRow, Shown, WatchedShopper
 from service.demo.viewer import Course, Viewer, process_row, process_state, watched_shopper
 from tests.service.demo.memory_publisher import MemoryPublisher
 
