@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumers.decode import Reject
+from consumers.logs import librdkafka
 from consumers.records import Headers
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class KafkaDeadLetters:
             "reconnect.backoff.max.ms": 1000,
             **(extra or {}),
         }
-        self._producer = Producer(self._settings, logger=logger)
+        self._producer = Producer(self._settings, logger=librdkafka)
         self._waiting: list[_Letter] = []  # not with the producer: new ones, and refused ones to try again
         self._in_flight: set[_Letter] = set()
         self._retry_at = 0.0
@@ -180,4 +181,4 @@ class KafkaDeadLetters:
             # An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one.
             self._waiting += self._in_flight
             self._in_flight.clear()
-            self._producer = Producer(self._settings, logger=logger)
+            self._producer = Producer(self._settings, logger=librdkafka)

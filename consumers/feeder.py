@@ -30,11 +30,10 @@ from consumers.dead_letters import DeadLetters, KafkaDeadLetters
 from consumers.decode import DecodeRules, decode
 from consumers.events import DEFAULT_EVENT_WEIGHTS, FUTURE_TOLERANCE_MS
 from consumers.kafka_source import KafkaSource
+from consumers.logs import start_logging
 from consumers.micro_batch import MicroBatch
 from consumers.records import Offsets, TopicPartition
 from consumers.source import EventSource
-
-logger = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 1.0
 _IDLE_POLL_S = 0.1
@@ -259,7 +258,7 @@ def _offsets_in(offsets: list[tuple[str, int, int]]) -> dict[TopicPartition, int
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as when a service manager sends it to all: the parent decides
-    logging.basicConfig(level=logging.WARNING, format="feeder: %(levelname)s %(name)s: %(message)s")
+    start_logging("feeder", logging.WARNING)
     connection = Connection(int(sys.argv[1]))
     try:
         config = FeederConfig.from_json(connection.recv_bytes())

@@ -18,6 +18,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # not in its `__all__`
 
+from consumers.logs import librdkafka
 from consumers.records import Headers, OffsetRange, Offsets, Record, TopicPartition
 from consumers.source import OnPartitions, SourceStatus
 
@@ -71,14 +72,14 @@ class KafkaSource:
             "queued.max.messages.kbytes": 32_768,
         }
         settings.update(extra or {})
-        self._consumer = Consumer(settings | {"error_cb": self._on_client_error}, logger=logger)
+        self._consumer = Consumer(settings | {"error_cb": self._on_client_error}, logger=librdkafka)
         asking: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "reconnect.backoff.max.ms": 1000,
             "socket.timeout.ms": 4000,
             **(extra or {}),
         }
-        self._admin = AdminClient(asking, logger=logger)
+        self._admin = AdminClient(asking, logger=librdkafka)
         self._start = start
         self._refresh_s = refresh_s
         self._closed = False

@@ -11,6 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from consumers.logs import librdkafka
+
 logger = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 3.0
@@ -144,7 +146,7 @@ def _identify(admin: AdminClient, topics: Sequence[str], timeout_s: float) -> Ka
 
 
 def _admin(bootstrap: str, extra: Mapping[str, Any] | None) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, **(extra or {})}, logger=logger)
+    return AdminClient({"bootstrap.servers": bootstrap, **(extra or {})}, logger=librdkafka)
 
 
 def _is_mock(cluster_id: str | None) -> bool:

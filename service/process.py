@@ -1,32 +1,19 @@
-"""What every process of Tidemill does alike: its log, its signals, and waiting for a neighbour that is not there."""
+"""What trainer and scorers do alike: their signals, and waiting for a neighbour that is not there."""
 
-import logging
 import queue
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
 from service.health import OK, Health
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class Fatal(RuntimeError):
     """The process cannot go on; the message is the one line its user sees, and the exit code is 1."""
-
-
-def start_logging(process: str, level: str) -> None:
-    """Lines on stderr, with the time in UTC."""
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ {process} %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def stop_on_signals() -> threading.Event:

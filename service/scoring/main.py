@@ -7,13 +7,14 @@ from confluent_kafka import KafkaException
 
 from consumers.decode import DecodeRules
 from consumers.kafka_source import KafkaSource
+from consumers.logs import start_logging
 from consumers.topics import IdentityWatch, KafkaIdentity, prepare_topics
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.redis_connection import connect
 from model_store.store import ModelStore
 from service.health import Health, HealthServer
 from service.metrics import ScorerMetrics
-from service.process import start_logging, stop_on_signals, wait_for
+from service.process import stop_on_signals, wait_for
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader

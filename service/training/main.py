@@ -13,6 +13,7 @@ import torch
 from confluent_kafka import KafkaException
 
 from consumers.feeder import FeederConfig, start_feeder
+from consumers.logs import start_logging
 from consumers.recorded import NoAnswer
 from consumers.topics import IdentityWatch, prepare_topics
 from model_store.errors import StoreUnavailable
@@ -21,7 +22,7 @@ from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import OK, Health, HealthServer
 from service.metrics import TrainerMetrics
-from service.process import Fatal, start_logging, stop_on_signals, wait_for
+from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import config_digest, environment, learner_config, told
