@@ -95,7 +95,7 @@ class LeaseKeeper:
             self.lost.set()
             log.error("another trainer has taken the lease %d of %s", self.lease.token, self.lease.holder)
         except StoreUnavailable as error:
-            log.warning("the lease could not be renewed: %s", error)
+            log.debug("the lease could not be renewed: %s", error)  # /health says so, and the log with it
         return False
 
     def __enter__(self) -> Self:

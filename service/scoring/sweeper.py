@@ -42,6 +42,7 @@ class Sweeper:
             self._wake.set()
 
     def _run(self) -> None:
+        away = False
         while not self._stopping.is_set():
             self._wake.wait()
             if self._stopping.wait(GATHER_S):
@@ -52,9 +53,12 @@ class Sweeper:
             try:
                 swept = self.sweep(items)
             except StoreUnavailable as error:
-                log.warning("lists at rest are swept once Redis answers again: %s", error)
+                if not away:
+                    log.warning("lists at rest are swept once Redis answers again: %s", error)
+                away = True
                 self.sweep_soon(items)
             else:
+                away = False
                 if swept:
                     log.info("took %d deleted or unavailable items out of %d lists", len(items), swept)
 

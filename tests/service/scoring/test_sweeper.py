@@ -65,7 +65,9 @@ def test_a_list_written_meanwhile_is_not_overwritten(lists: _Raced) -> None:
     assert items_of(lists.read_list("a")) == ["new"]
 
 
-def test_on_its_own_thread_and_again_once_redis_is_back(lists: _Raced, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_its_own_thread_and_again_once_redis_is_back(
+    lists: _Raced, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "GATHER_S", 0.01)
     lists.write_lists([("a", raw_list("a", "x", "y"))])
     lists.away = 2
@@ -81,3 +83,6 @@ def test_on_its_own_thread_and_again_once_redis_is_back(lists: _Raced, monkeypat
         sweeper.stop()
     assert items_of(lists.read_list("a")) == ["y"]
     assert lists.away == 0
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "lists at rest are swept once Redis answers again: away"  # said once, and not at each attempt
+    ]
