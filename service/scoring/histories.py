@@ -109,26 +109,30 @@ class Histories:
     def _save_some(self, users: Sequence[ActiveUser]) -> None:
         saves = [Saved(user.user_id, user.stamp, self._lists.new_stamp(), user.history) for user in users]
         stored = self._lists.save_histories(saves)
-        conflicts = []
-        acted: dict[TopicPartition, list[tuple[str, int]]] = {}
+        kept, conflicts = list[ActiveUser](), list[ActiveUser]()
         for user, save, good in zip(users, saves, stored, strict=True):
-            if not good:
-                conflicts.append(user)
-                continue
-            user.stamp = save.stamp
-            if user.unsaved:
-                last = user.unsaved[-1]
-                acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
+            (kept if good else conflicts).append(user)
+            if good:
+                user.stamp = save.stamp
+        self._note_active([user for user in kept if user.unsaved])
+        for user in kept:  # only now: what is not noted is saved and noted once more
             user.unsaved.clear()
             del self._unsaved[user.user_id]
-        for where, named in acted.items():
-            self._lists.note_active(where, named)
         if conflicts:
             self._continue_from_stored(conflicts)
 
+    def _note_active(self, users: Sequence[ActiveUser]) -> None:
+        """For whoever takes their partitions over."""
+        acted: dict[TopicPartition, list[tuple[str, int]]] = {}
+        for user in users:
+            last = user.unsaved[-1]
+            acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
+        for where, named in acted.items():
+            self._lists.note_active(where, named)
+
     def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
-        self._metrics.history_conflicts.inc(len(users))
         stored = self._lists.histories([user.user_id for user in users])
+        self._metrics.history_conflicts.inc(len(users))
         for user in users:
             user.stamp, history = stored[user.user_id]
             if user.history.covers(history) and not history.covers(user.history):

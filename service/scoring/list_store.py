@@ -22,6 +22,13 @@ if redis.call('GETRANGE', KEYS[1], {STAMP_START}, {STAMP_START + STAMP_BYTES - 1
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
+# Moves a writer's mark on, unless it has gone back or is gone: then it stays as it is, to be noticed.
+_MOVE_MARK = """
+local mark = redis.call('GET', KEYS[1])
+if ARGV[1] ~= '' and (not mark or tonumber(mark) < tonumber(ARGV[1])) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
 # Replaces a list only if nobody has written a newer one meanwhile; it keeps its time to live.
 _REPLACE_LIST = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -58,13 +65,14 @@ class ListStore:
         self._prefix = prefix
         self._recs_ttl_s, self._history_ttl_s = recs_ttl_s, history_ttl_s
         self._replace_history = redis.script(_REPLACE_HISTORY)
+        self._move_mark = redis.script(_MOVE_MARK)
         self._replace_list = redis.script(_REPLACE_LIST)
         self._writer = os.urandom(4).hex()
         self._writes = itertools.count(1)
         self._log_name = log_name
         self._mark_key = f"{prefix}:scorer:{self._writer}"
         self._written = 0  # the number of the last stamp given out
-        self._marked: int | None = None  # what the mark says
+        self._marked: int | None = None  # what the mark says, as far as is known; None: before the first
 
     def recs_key(self, user_id: str) -> str:
         return f"{self._prefix}:recs:{user_id}"
@@ -103,10 +111,12 @@ class ListStore:
                 )
                 for save in saves
             ]
-            + [("SET", self._mark_key, self._written, "EX", MARK_TTL_S)]
+            + [self._move_mark.command([self._mark_key], [self._marked or "", self._written, MARK_TTL_S])]
         )
-        self._marked = self._written
-        return [bool(answer) for answer in answers[:-1]]
+        *stored, moved = map(bool, answers)
+        if moved:
+            self._marked = self._written
+        return stored
 
     def lost(self) -> Callable[[bytes], bool] | None:
         """None, or, once, when Redis has lost what this writer wrote last: whether a history of a stamp is lost."""

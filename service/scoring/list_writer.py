@@ -50,7 +50,7 @@ class ListWriter:
         self._default_at = -math.inf
 
     @property
-    def pressing(self) -> bool:
+    def has_work(self) -> bool:
         """Whether `write` has something to do that should not wait."""
         weights = self._reloader.weights
         return self._active.due > 0 or (weights is not None and weights.version != self._followed)

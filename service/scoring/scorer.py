@@ -116,7 +116,7 @@ class Scorer:
 
     def _read_window(self) -> list[Record]:
         """The events of one window; without any, a short wait, unless lists are waiting to be written."""
-        records = self._source.poll(POLL_RECORDS, 0.001 if self._writer.pressing else IDLE_POLL_S)
+        records = self._source.poll(POLL_RECORDS, 0.001 if self._writer.has_work else IDLE_POLL_S)
         end = self._clock() + self._settings.window_ms / 1000
         # after a turn whose time was all spent on lists, what came meanwhile is a window already
         gather = not self._writer.lists_wait

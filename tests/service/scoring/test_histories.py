@@ -19,9 +19,9 @@ HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
 
 class Flaky(ListStore):
-    """Redis is away when told."""
+    """Redis is away when told; or just after histories were saved."""
 
-    away = False
+    away = away_after_saving = False
 
     def histories(self, user_ids: Sequence[str]) -> dict[str, Stored]:
         self._here()
@@ -29,7 +29,13 @@ class Flaky(ListStore):
 
     def save_histories(self, saves: Sequence[Saved]) -> list[bool]:
         self._here()
-        return super().save_histories(saves)
+        stored = super().save_histories(saves)
+        self.away = self.away_after_saving
+        return stored
+
+    def note_active(self, where: TopicPartition, users: Sequence[tuple[str, int]]) -> None:
+        self._here()
+        super().note_active(where, users)
 
     def _here(self) -> None:
         if self.away:
@@ -114,6 +120,34 @@ def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> N
     keeper.take(*(event("a", offset, type=kind) for offset, kind in enumerate(kinds)))
     history = keeper.active["a"].history
     assert (history.events_seen, history.items, history.hidden) == (4, ["i1", "i3"], ["i0"])
+
+
+def test_who_is_saved_is_known_as_active_to_whoever_takes_over(keeper: Keeper) -> None:
+    keeper.take(event("a", 0))
+    keeper.lists.away_after_saving = True
+    with pytest.raises(StoreUnavailable):
+        keeper.histories.save()
+    keeper.lists.away_after_saving = keeper.lists.away = False
+    assert not keeper.histories.saved
+    keeper.histories.save()
+    assert keeper.lists.recently_active(HERE, 0, 10) == ["a"]
+    assert keeper.stored("a")[0] == 1
+    assert keeper.count("history_conflicts_total") == 0
+
+
+def test_a_conflict_is_counted_once_however_often_it_is_looked_into(
+    keeper: Keeper, connection: RedisConnection
+) -> None:
+    keeper.take_and_save(event("a", 0))
+    Keeper(connection).take_and_save(event("a", 0, THERE))
+    keeper.take(event("a", 1))
+    keeper.lists.away_after_saving = True
+    with pytest.raises(StoreUnavailable):
+        keeper.histories.save()
+    keeper.lists.away_after_saving = keeper.lists.away = False
+    keeper.histories.save()
+    assert keeper.stored("a")[0] == 3
+    assert keeper.count("history_conflicts_total") == 1
 
 
 def test_while_redis_is_away_nothing_is_lost_nor_counted_twice(keeper: Keeper) -> None:

@@ -121,9 +121,9 @@ def test_whoever_acted_gets_a_list_of_what_the_history_says(desk: Desk) -> None:
     desk.act("a", "i1")
     desk.act("b", "i2")
     desk.act("a", "i3")
-    assert desk.writer.pressing
+    assert desk.writer.has_work
     desk.write()
-    assert not desk.writer.pressing
+    assert not desk.writer.has_work
     assert desk.lists.groups == [["a", "b"]]
     for user, seen in (("a", 2), ("b", 1)):
         body = desk.body(user)
@@ -142,7 +142,7 @@ def test_newer_weights_are_pressing_and_rewrite_lists_and_what_they_have_learned
     desk.write()
     desk.trainer.learn()
     desk.publish(through=1)
-    assert desk.writer.pressing
+    assert desk.writer.has_work
     desk.write()
     assert (desk.body("a")["model_version"], desk.body("a")["trained_through"]) == (2, {"events": {"0": 1}})
     assert desk.count("event_to_recommendation_seconds_count", stage="learned") == 1

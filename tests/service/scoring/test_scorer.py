@@ -247,6 +247,33 @@ def test_what_a_failover_lost_is_stored_again(world: World, everything: bool) ->
     assert worker.count("histories_restored_total") == (3 if everything else 2)
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_a_failover_lost_is_stored_again_also_when_others_act_at_once(world: World, everything: bool) -> None:
+    worker = started(world)
+    world.act("a", "i1")
+    worker.turn()
+    then = {} if everything else in_redis(world.redis)
+    world.act("a", "i2")
+    worker.turn()
+    go_back(world.redis, then)
+    for item in ("i1", "i2"):  # before anybody has looked whether something is lost
+        world.act("b", item)
+        worker.turn()
+    worker.clock.pass_by(1)
+    worker.turn(5)
+    assert (worker.seen("a"), worker.seen("b")) == (2, 2)
+    assert (worker.body("a")["events_seen"], worker.body("b")["events_seen"]) == (2, 2)
+    world.act("a", "i3")
+    worker.turn()
+    then = in_redis(world.redis)
+    world.act("a", "i4")
+    worker.turn()
+    go_back(world.redis, then)  # and it is noticed the next time as well
+    worker.clock.pass_by(1)
+    worker.turn(5)
+    assert worker.seen("a") == 4
+
+
 def test_what_was_lost_with_its_scorer_is_read_again(world: World) -> None:
     first = started(world)
     world.act("a", "i1")
