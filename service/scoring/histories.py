@@ -160,7 +160,12 @@ class Histories:
     # -- who comes and who goes ----------------------------------------------------------------------------------------
 
     def take_over(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finds out who acted lately in them; `load_newcomers` brings them here. Raises StoreUnavailable."""
+        """Finds out who acted lately in them; `load_newcomers` brings them here. Raises StoreUnavailable.
+
+        Whoever is here already, with events in other partitions too (they are misrouted), is read anew: the scorer
+        before may have stored more of them, and that will not be read again.
+        """
+        self._forget(partitions)
         limit = self._settings.max_active_users // 4
         for where in partitions:
             if names := self._lists.recently_active(where, self._quiet_before(), limit):
@@ -179,6 +184,9 @@ class Histories:
         """Another scorer has them now, and their users."""
         for where in partitions:
             self._newcomers.pop(where, None)
+        self._forget(partitions)
+
+    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         self._active.forget_partitions(partitions)
         self._unsaved = {name: user for name, user in self._unsaved.items() if name in self._active}
 

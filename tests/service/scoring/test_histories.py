@@ -150,6 +150,20 @@ def test_a_conflict_is_counted_once_however_often_it_is_looked_into(
     assert keeper.count("history_conflicts_total") == 1
 
 
+def test_whose_events_are_in_two_partitions_is_read_anew_when_one_is_taken_over(
+    keeper: Keeper, connection: RedisConnection
+) -> None:
+    other = Keeper(connection)
+    other.take_and_save(event("a", 0, THERE))
+    keeper.take_and_save(event("a", 0))  # continues what the other one stored
+    other.take_and_save(event("a", 1, THERE))
+    other.histories.lose([THERE])
+    keeper.histories.take_over([THERE])
+    keeper.take_and_save(event("a", 2, THERE))
+    assert keeper.stored("a")[0] == 4
+    assert keeper.active["a"].history.events_seen == 4
+
+
 def test_while_redis_is_away_nothing_is_lost_nor_counted_twice(keeper: Keeper) -> None:
     keeper.lists.away = True
     with pytest.raises(StoreUnavailable):
