@@ -4,6 +4,7 @@ An offset has three stations: `read`, once its record is in a history; `stored`,
 `committable`, once it has been there for so long that a failover cannot lose it any more.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -63,6 +64,6 @@ class ReadOffsets:
         return {where: max(0, end - self.next.get(where, end)) for where, end in ends.items()}
 
     def begin_anew(self) -> None:
-        """The partitions are other ones by the same names: of those nothing has been read."""
+        """The partitions are other ones by the same names: of those nothing has been read, which may be committed."""
         self.next = dict.fromkeys(self._assigned, 0)
-        self._stored.clear()
+        self._stored = deque([(-math.inf, dict(self.next))])

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from consumers.records import Offsets, Record, TopicPartition
+from consumers.records import Record, TopicPartition
 from consumers.source import EventSource, SourceStatus
 from model_store.errors import StoreUnavailable
 from service.health import OK, Health
@@ -170,15 +170,19 @@ class Scorer:
         self._histories.lose(partitions)
 
     def _store_and_commit(self) -> None:
-        """Everything taken in, so that whoever goes on has nothing to read again."""
+        """For whoever goes on. The latest seconds are read again there, and skipped: Redis may lose them yet, and
+        nobody has them in memory any more."""
         try:
             self._histories.save()
-            self._commit(self._offsets.next, wait=True)
+            self._commit(wait=True)
         except StoreUnavailable as error:
             log.warning("what is not stored will be read again by whoever goes on: %s", error)
 
-    def _commit(self, offsets: Offsets, *, wait: bool = False) -> None:
-        if offsets:
+    def _commit(self, *, wait: bool = False) -> None:
+        """To be called when everything taken in is stored; of that, what is old enough."""
+        now = self._clock()
+        self._offsets.stored(now)
+        if offsets := self._offsets.committable(now):
             self._source.commit(offsets, wait=wait)
 
     # -- housekeeping --------------------------------------------------------------------------------------------------
@@ -188,8 +192,7 @@ class Scorer:
         now = self._clock()
         if now - self._committed_at >= COMMIT_EVERY_S and self._histories.saved:
             self._committed_at = now
-            self._offsets.stored(now)
-            self._commit(self._offsets.committable(now))
+            self._commit()
         self._histories.load_newcomers()
         if now - self._housekept_at >= HOUSEKEEPING_EVERY_S:
             self._housekept_at = now

@@ -67,11 +67,12 @@ def test_how_far_behind(offsets: ReadOffsets) -> None:
     assert offsets.behind({HERE: 2}) == {HERE: 0}  # the end was heard of before
 
 
-def test_of_partitions_made_anew_nothing_has_been_read(offsets: ReadOffsets) -> None:
+def test_of_partitions_made_anew_nothing_has_been_read_and_that_may_be_committed_at_once(offsets: ReadOffsets) -> None:
     offsets.read([record(HERE, 3)])
     offsets.stored(0.0)
     offsets.begin_anew()
     assert offsets.next == {HERE: 0, THERE: 0}
+    assert offsets.committable(0.0) == {HERE: 0, THERE: 0}
     assert offsets.committable(1e9) == {}
 
 
