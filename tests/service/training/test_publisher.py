@@ -327,6 +327,17 @@ def test_a_lost_lease_ends_it() -> None:
     assert store.versions() == []
 
 
+def test_an_idle_trainer_that_lost_the_lease_takes_no_wish_away_and_ends() -> None:
+    store = MemoryStore()
+    run = Run(store)
+    lease = hold(store)  # another one
+    store.request_snapshot("version 7 is damaged")
+    assert not run.publisher.snapshot_wanted()
+    assert isinstance(run.publisher.failure, LeaseLost)
+    assert not run.publisher.ready()
+    assert store.take_snapshot_request(lease) == "version 7 is damaged"
+
+
 def test_one_version_at_a_time() -> None:
     run = Run(MemoryStore())
     candidate = module.Candidate(run.learner.snapshot(), (), {}, 0, {})
