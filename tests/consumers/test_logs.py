@@ -65,10 +65,13 @@ def test_a_percent_sign_in_what_is_repeated() -> None:
     assert log.say("%s", "100% full") == ["100% full (1 more like it since 30 s ago)"]
 
 
-def test_a_broker_that_is_away_is_one_line_and_not_hundreds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broker_that_is_away_is_one_line_and_not_hundreds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """librdkafka tries every few milliseconds here, as it does where a group member has lost its only broker."""
-    librdkafka.filters.clear()
-    librdkafka.addFilter(Unrepeated())
+    (there,) = librdkafka.filters
+    assert isinstance(there, Unrepeated)
+    monkeypatch.setattr(librdkafka, "filters", [Unrepeated()])  # one to which nobody has said it yet
     settings = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "reconnect.backoff.ms": 5}
     consumer = Consumer(settings | {"reconnect.backoff.max.ms": 5}, logger=librdkafka)
     consumer.subscribe(["events"])
