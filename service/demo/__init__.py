@@ -1,1 +1,1 @@
-"""`tidemill up` and `tidemill replay`: the whole product on one machine, with traffic to watch it learn from."""
+"""The producer, on its way to `consumers`."""
