@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from consumers.event_file import EventFile, FileError
-from service.demo.producer import KafkaPublisher, KafkaUnreachableError
+from consumers.producer import KafkaPublisher, KafkaUnreachableError
 from service.process import WrongUsage
 from service.settings import CommandSettings
 from service.shop.pace import Pace

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from consumers.event_file import FileError
+from consumers.producer import KafkaUnreachableError
 from model_store.errors import StoreUnavailable
 from model_store.keys import Keys
-from service.demo.producer import KafkaUnreachableError
 from service.local import CannotStartError
 from service.process import WrongUsage
 from service.settings import CommandSettings

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from consumers.event_file import MAX_LINE_BYTES, EventFile
-from service.demo.producer import PublishError
+from consumers.producer import PublishError
 from service.shop.pace import Pace
 
 _REPORTED_LINES = 20  # further ones are only counted

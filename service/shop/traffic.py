@@ -9,7 +9,7 @@ from typing import Protocol
 import orjson
 
 from consumers.event_file import EventFile, FileError
-from service.demo.producer import PublishError
+from consumers.producer import PublishError
 from service.shop.pace import Pace
 from service.shop.replay import FileReplay, Line, Publish
 from service.shop.shop import Shop, ShopConfig

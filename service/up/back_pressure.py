@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from service.demo.producer import KafkaPublisher
+from consumers.producer import KafkaPublisher
 from service.up.observe import Figures, outstanding
 
 # The embedded Kafka keeps about 5 MB a partition, of four, and forgets what is older. Publishing waits while more than

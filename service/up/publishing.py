@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from service.demo.producer import KafkaPublisher
+from consumers.producer import KafkaPublisher
 from service.shop.pace import Pace
 from service.shop.replay import Publish
 from service.shop.shop import ShopConfig

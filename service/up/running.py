@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from consumers.event_file import FileError
+from consumers.producer import KafkaPublisher
 from model_store.keys import Keys
 from model_store.redis_connection import RedisConnection, connect
-from service.demo.producer import KafkaPublisher
 from service.local import start_kafka, start_redis
 from service.up.back_pressure import EMBEDDED_BYTES
 from service.up.observe import Observer

@@ -1,1 +1,0 @@
-"""The producer, on its way to `consumers`."""
