@@ -9,7 +9,11 @@ from pathlib import Path
 
 import torch
 
+from consumers.decode import DecodeRules
+from consumers.file_reading import open_reading
 from service.training.evaluate_file import evaluate_file
+from service.training.learner import Learner
+from service.training.learner_config import LearnerConfig
 
 
 def main() -> None:
@@ -23,7 +27,9 @@ def main() -> None:
     if not files:
         print("no event files: name some, or set TIDEMILL_DATA")
     for path in files:
-        result = evaluate_file(path, replay=arguments.replay)
+        rules = DecodeRules()
+        reading = open_reading(path, "events", rules)
+        result = evaluate_file(reading, Learner(LearnerConfig()), list(rules.event_types), replay=arguments.replay)
         print(
             f"{path.name}: HR@20 {result.hit_rate:.4f}  MRR@20 {result.mrr:.4f}  NDCG@20 {result.ndcg:.4f}  "
             f"over {result.ranked:,} of {result.events:,} events, {result.events_per_second:,.0f} events/s",
