@@ -470,17 +470,17 @@ def test_a_swap_does_not_wait_for_who_scores_and_never_changes_what_they_hold(wo
     world.trainer.step()
     world.reloader.check()
     for version in (2, 3):  # the first delta after a cold start, and the next
-        live = world.reloader.weights
-        assert live is not None
-        with live.lock:
-            before = scores(live.recommender).tobytes()
+        last = world.reloader.weights
+        assert last is not None
+        with last.lock:
+            before = scores(last.recommender).tobytes()
             world.trainer.step()
             world.reloader.check()
-            assert (world.version, live.version) == (version, version - 1)
-            assert scores(live.recommender).tobytes() == before
+            assert (world.version, last.version) == (version, version - 1)
+            assert scores(last.recommender).tobytes() == before
             assert world.exact()
-    last = live  # somebody is in the middle of their last group with it
-    with last.lock:
+    assert last is not None
+    with last.lock:  # somebody is in the middle of their last group with it
         before = scores(last.recommender).tobytes()
         world.trainer.step()
         follower = threading.Thread(target=world.reloader.check)
