@@ -11,9 +11,10 @@ from itertools import islice
 from consumers.decode import DecodeRules, decode
 from consumers.events import Interaction
 from consumers.records import Record, TopicPartition
+from consumers.times import now_ms
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
-from service.scoring.list_store import ListStore, Saved, now_ms
+from service.scoring.list_store import ListStore, Saved
 from service.scoring.live_rule import LiveRule
 from service.scoring.user_history import UserHistory
 from service.settings import ScorerSettings

@@ -8,6 +8,7 @@ from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import ItemChange
 from consumers.records import TopicPartition
+from consumers.times import now_ms
 from model_store.errors import StoreUnavailable
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
@@ -17,7 +18,7 @@ from service.model.history import HistoryRule
 from service.scoring import list_writer as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore, now_ms
+from service.scoring.list_store import ListStore
 from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, ListWriter
 from service.scoring.reloader import Reloader
 from service.scoring.user_history import UserHistory

@@ -7,12 +7,13 @@ from typing import Any
 
 from consumers.decode import DecodeRules
 from consumers.memory_source import MemoryLog, MemorySource
+from consumers.times import now_ms
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore, now_ms
+from service.scoring.list_store import ListStore
 from service.scoring.live_rule import Config
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
