@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from consumers.decode import DecodeRules
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import ItemChange
 from consumers.records import TopicPartition
@@ -14,6 +14,7 @@ from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.history import HistoryRule
 from service.scoring import list_writer as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
@@ -88,7 +89,7 @@ class Desk:
             self.active.add(ActiveUser(user, b"", UserHistory()))
         event = Interaction(user_id=user, item_id=item, type=type, ts=NOW_MS)
         taken = Taken(event, HERE, self.offset, now_ms())
-        self.active[user].history.take(*taken, weight=1.0, length=20, hide=hide)
+        self.active[user].history.take(*taken, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide=hide)
         self.active.acted(self.active[user], taken)
         self.offset += 1
 

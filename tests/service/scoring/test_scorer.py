@@ -419,6 +419,16 @@ def _then(first: Callable[..., None], second: Callable[[], None]) -> Callable[..
     return both
 
 
+def test_histories_are_as_the_live_version_says_even_before_it_is_loaded(world: World) -> None:
+    world.models = MemoryStore()  # it takes a while to load
+    worker = started(world, config={"history": 2, "event_weights": {"view": 1.0, "click": 0.0}})
+    for item in ("i1", "i2", "i3"):
+        world.act("a", item)
+    world.act("a", "i4", type="click")
+    worker.until(lambda: worker.seen("a") == 4)
+    assert worker.lists.histories(["a"])["a"].history.items == ["i2", "i3"]
+
+
 def test_a_whole_run_ends_with_everything_stored(world: World) -> None:
     worker = Worker(world)
     for n in range(200):
