@@ -1,6 +1,7 @@
 """`EventSource` over Kafka. `kafka_watch` watches the partitions for it; `reading` is what it knows of itself."""
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -66,9 +67,8 @@ class KafkaSource:
             "statistics.interval.ms": 1000,
         }
         self._group_id, self._start = group_id, start
-        self._make = lambda: make_consumer(
-            bootstrap, settings | {"error_cb": self._on_client_error, "stats_cb": self._on_statistics}, extra
-        )
+        settings |= {"error_cb": self._on_client_error, "stats_cb": self._on_statistics}
+        self._make = functools.partial(make_consumer, bootstrap, settings, extra)
         self._consumer = self._make()
         self._subscription: Callable[[], None] | None = None  # subscribes `_consumer`
         self._reading = Reading(time.monotonic)
