@@ -24,9 +24,10 @@ class Taker:
 
     def take(self, batch: MicroBatch) -> tuple[Items, Events]:
         items = take_items(self.items, batch, self.clock, self._max_items)
-        gone = np.zeros(self.items.size, np.bool_)
-        gone[items.expired] = True
-        self.users.forget_items(gone)
+        if len(items.expired):
+            gone = np.zeros(self.items.size, np.bool_)
+            gone[items.expired] = True
+            self.users.forget_items(gone)
         events = take_events(self.users, batch, items, WEIGHTS, self.clock, self._max_users)
         self.clock += events.accepted
         return items, events
