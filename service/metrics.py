@@ -138,6 +138,11 @@ class ScorerMetrics(ConsumerMetrics):
             "by weights that have learned from it (learned)",
             "stage",
         )
+        self.events_unmeasured = self._counter(
+            "events_unmeasured_total",
+            "events that event_to_recommendation_seconds leaves out: too many waited, or their user or partition went",
+            "stage",
+        )
         self.score_seconds = self._histogram("score_seconds", "top-k of one group of users")
         self.active_users = self._level("active_users", "users held in memory because they acted lately")
         self.lists_due = self._level("lists_due", "users whose latest events no list reflects yet")
