@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import threading
+from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,8 @@ from service.settings import TrainerSettings
 from service.training import main, trainer
 from service.training.learner import LearnResult
 from service.training.learner_config import LearnerConfig
+from service.training.publishing.candidate import Candidate
+from service.training.publishing.candidate import Outcome as Published
 from service.training.reference import Reference
 from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
 from service.training.weights import Outcome, Step
@@ -217,6 +220,30 @@ def test_the_version_the_weights_went_back_to_is_the_one_that_was_read(monkeypat
     run.publisher._submitted_at = run.publisher._clock()  # nothing is published before the end
     run.go([lambda: poison(monkeypatch, run, SKIPPED_IN_A_ROW), *batches(SKIPPED_IN_A_ROW, first=2)])
     assert manifests_of(store, 5).batches[-1].weights_of_version == 3
+
+
+def test_weights_go_back_once_for_versions_that_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is under way while they go back was judged by weights that are gone."""
+    store = MemoryStore()
+    run = Run(store).go(batches(1))
+    again, outcomes = Run(store), list[Future[Published]]()
+
+    def ready() -> bool:
+        """The outcome comes just after the batch was learned, and before the next version is handed over."""
+        if outcomes and not outcomes[-1].done():
+            outcomes[-1].set_result(Published(2, back_to=2 if len(outcomes) <= 2 else None))
+        return True
+
+    def submit(candidate: Candidate) -> Future[Published]:
+        outcomes.append(Future())
+        return outcomes[-1]
+
+    monkeypatch.setattr(again.publisher, "ready", ready)
+    monkeypatch.setattr(again.publisher, "submit", submit)
+    again.go(batches(5, first=1))
+    assert len(outcomes) >= 4
+    assert again.metric("weights_reset_total") == 1
+    assert run.metric("weights_reset_total") == 0
 
 
 def manifests_of(store: MemoryStore, version: int) -> Manifest:
