@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import threading
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -274,6 +274,16 @@ def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch
     run = Run(store).go([*batches(1), far, *batches(2, first=1)])
     assert [m.batches[0].replay for m in manifests(store) if m.batches] == [1, 0, 1]
     assert run.metric("consumer_lag_events", topic="events", partition="0") == 2030 - 60
+
+
+def test_a_batch_beyond_the_limits_is_learned_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(MemoryStore(), config=dataclasses.replace(CONFIG, max_items=3, max_users=3)).go(batches(3))
+    assert run.progress.trained_through == {HERE: 60}
+    assert run.metric("events_trained_total") == 60
+    said = [record.getMessage() for record in caplog.records if "rows are in use" in record.getMessage()]
+    assert [line.split()[0] for line in said] == ["TIDEMILL_MAX_ITEMS", "TIDEMILL_MAX_USERS"]
+    told: Any = run.health.report()[1]["beyond_limits"]
+    assert len(told) == 2
 
 
 def test_expired_records_are_counted() -> None:
