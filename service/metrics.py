@@ -93,6 +93,7 @@ class ConsumerMetrics(_Metrics):
 class TrainerMetrics(ConsumerMetrics):
     def __init__(self) -> None:
         super().__init__()
+        self.leads = self._level("trainer_leads", "1 while this trainer holds the lease, 0 while it stands by")
         self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
         self.events_trained_all = self._level(
             "model_events_trained", "events the model has learned from, over all runs"

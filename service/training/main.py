@@ -49,6 +49,7 @@ def run_trainer(settings: TrainerSettings) -> int:
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
     metrics = TrainerMetrics()
+    metrics.leads.set(0)
     health = Health("trainer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
     try:
@@ -88,6 +89,7 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
         IdentityWatch(bootstrap, identity, extra=extra) as watch,
     ):
         health.set("lease")
+        metrics.leads.set(1)
         _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop, lambda: watch.changed)
 
 
