@@ -30,7 +30,9 @@ from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
-from service.training.publisher import Candidate, Origin, Publisher, PublisherRules, Standing
+from service.training.publishing.candidate import Candidate, Origin, Standing
+from service.training.publishing.publisher import Publisher
+from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
 from service.training.trainer import Trainer
 

@@ -11,8 +11,8 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from consumers.kafka_identity import KafkaIdentity, identify
 from consumers.recorded import EventsGone, NoAnswer
-from consumers.topics import KafkaIdentity, identify
 from model_store.errors import ModelStoreError
 from model_store.store import ModelStore
 from model_store.version import Manifest
@@ -20,8 +20,8 @@ from service.process import Fatal
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import compute_as, config_of, differences, environment
-from service.training.rebuild import from_kafka
-from service.training.verify import Plan, plan, verify
+from service.training.restart.rebuild import from_kafka
+from service.training.restart.verify import Route, route_to, verify
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +44,12 @@ def run_verify(version: int | None, start: int | None) -> int:
         number = version if version is not None else store.live()
         if number is None:
             raise Fatal("there is no live version yet: has a trainer run?")
-        return _prove(settings, store, plan(store, number, start))
+        return _prove(settings, store, route_to(store, number, start))
     except (EventsGone, NoAnswer, ModelStoreError) as error:
         raise Fatal(f"version {number} cannot be made again: {error}") from error
 
 
-def _prove(settings: TrainerSettings, store: ModelStore, chosen: Plan) -> int:
+def _prove(settings: TrainerSettings, store: ModelStore, chosen: Route) -> int:
     made = chosen.version
     _same_kafka(settings, made)
     device = _device(made)
@@ -89,7 +89,7 @@ def _same_kafka(settings: TrainerSettings, made: Manifest) -> None:
         found = identify(settings.kafka_bootstrap, list(made.kafka.topics), extra=settings.kafka_config)
     except KafkaException as error:
         raise Fatal(f"Kafka at {settings.kafka_bootstrap} cannot be asked: {error.args[0].str()}") from error
-    if (why := KafkaIdentity(made.kafka.cluster_id, made.kafka.topics).unlike(found)) is not None:
+    if (why := KafkaIdentity(made.kafka.cluster_id, made.kafka.topics).difference(found)) is not None:
         raise Fatal(f"version {made.version} cannot be made again: {why}")
 
 
@@ -98,7 +98,7 @@ def _device(made: Manifest) -> str:
     return device if device == "cpu" or torch.cuda.is_available() else "cpu"
 
 
-def _warn(chosen: Plan, device: str) -> None:
+def _warn(chosen: Route, device: str) -> None:
     """Of everything but events and settings that may make a difference, before one is met."""
     said: set[str] = set()
     for manifest in chosen.manifests:

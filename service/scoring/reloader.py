@@ -1,13 +1,15 @@
 """Weights that change under a running scorer: loaded and verified beside the live ones, then one reference is swapped.
 
 Two copies of the model take turns. What is new is applied to the one nobody scores with, which then becomes the live
-one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap.
+one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap. Each copy is
+made from the store's updates alone, never from the other copy: nothing here needs the live one for longer than it takes
+to change a reference.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from model_store.chain import newest_whole, updates_between
@@ -117,10 +119,11 @@ class Reloader:
         self._refused = None
         self._health.set("weights", OK)
         self._metrics.reload.observe(time.perf_counter() - started)
+        self._make_spare()
         return True
 
     def _follow(self, live: int) -> None:
-        have = None if self.weights is None else self.weights.version
+        have = None if self.weights is None or self._spare is None else self.weights.version
         if have is not None and have > live:
             have = None  # a rollback: what came after must be undone, so begin from a snapshot
         steps = updates_between(self._store, have, live)
@@ -133,21 +136,21 @@ class Reloader:
             self._tell(manifest.version)
             return
         full = [number for number, update in enumerate(updates) if update.full]
-        pending = updates[full[-1] :] if full else [*self._missed, *updates]
+        missed = updates[full[-1] :] if full else updates
+        pending = missed if full else [*self._missed, *missed]
         spare = self._spare if self._spare is not None else Weights(Recommender(self._device), manifest)
-        if not full and self._spare is None and self.weights is not None:
-            with self.weights.lock:
-                spare = Weights(self.weights.recommender.copy(), manifest)
-            pending = updates
         self._spare = None  # should it fail half-way, nobody goes on from there
-        with spare.lock:  # a scorer may still be in the middle of its last group with it
-            for update in pending:
-                spare.recommender.apply(update)
-            spare.recommender.prepare()
-            spare.manifest = manifest
+        _bring_to(manifest, spare, pending)
         self._spare, self.weights = self.weights, spare
-        self._missed = updates[full[-1] :] if full else updates
+        self._missed = missed
         self._tell(manifest.version)
+
+    def _make_spare(self) -> None:
+        """The second copy, after the first was loaded; lists are made meanwhile."""
+        if self._spare is None and self.weights is not None:
+            spare = Weights(Recommender(self._device), self.weights.manifest)
+            _bring_to(self.weights.manifest, spare, self._missed)
+            self._spare, self._missed = spare, []
 
     def _tell(self, version: int) -> None:
         self._metrics.model_version.set(version)
@@ -158,10 +161,8 @@ class Reloader:
         found = newest_whole(self._store, live, readers=True) if self.weights is None else None
         if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
-            recommender = Recommender(self._device)
-            recommender.load(found.state.snapshot())
-            self.weights, self._spare, self._missed = Weights(recommender, found.manifest), None, []
-            self._tell(found.version)
+            self._swap([found.state.snapshot()], found.manifest)
+            self._make_spare()
         now = self._clock()
         if self._refused == live:
             self._retry_s = min(2 * self._retry_s, RETRY_AT_MOST_S)
@@ -175,3 +176,12 @@ class Reloader:
             self._asked_at = now
             self._store.request_snapshot(f"version {live} cannot be read: {error}")
         return found is not None
+
+
+def _bring_to(manifest: Manifest, weights: Weights, updates: Sequence[Update]) -> None:
+    """`weights` becomes the version of `manifest` by these updates."""
+    with weights.lock:  # a scorer may still be in the middle of its last group with it
+        for update in updates:
+            weights.recommender.apply(update)
+        weights.recommender.prepare()
+        weights.manifest = manifest

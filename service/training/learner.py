@@ -98,6 +98,20 @@ class Learner:
             paired=paired,
         )
 
+    def beyond_limits(self) -> list[str]:
+        """Which limits are exceeded, in words: by a micro-batch that alone has more items or users than there may be
+        rows. It is learned from like any other, and the rows are given to those who need them next."""
+        config = self.config
+        kept = (
+            ("TIDEMILL_MAX_ITEMS", self.items.in_use, config.max_items),
+            ("TIDEMILL_MAX_USERS", self.users.in_use, config.max_users),
+        )
+        return [
+            f"{name} is {limit}, and {rows} rows are in use: a micro-batch holds more than that"
+            for name, rows, limit in kept
+            if limit is not None and rows > limit
+        ]
+
     def _take_in(self, batch: MicroBatch) -> Events:
         """Gives rows to whatever is new, everywhere."""
         config = self.config
@@ -178,6 +192,7 @@ class Learner:
         return [
             self.items.listable,
             self.items.last_used,
+            self.items.unlisted.since,
             self.weights.adagrad,
             *(table for channel in self.recommender.channels for table in channel.tables),
             *self.users.tables,
@@ -187,7 +202,7 @@ class Learner:
 
     @property
     def _id_tables(self) -> list[IdTable]:
-        return [self.items.names, self.users.names]
+        return [self.items.names, self.items.unlisted.names, self.users.names]
 
     def _tensors(self) -> dict[str, Array]:
         """Copies."""
@@ -218,10 +233,14 @@ class Learner:
         Raises: ValueError where a table's rows are of another shape than `config` says.
         """
         learner = cls(config)
+        unlisted = learner.items.unlisted  # earlier releases did not keep them
+        later = {unlisted.names.name, unlisted.since.name} - state.tables.keys()
         for ids in learner._id_tables:
-            ids.load([str(i) for i in state.table(ids.name)])
+            if ids.name not in later:
+                ids.load([str(i) for i in state.table(ids.name)])
         for rows in learner._row_tables:
-            rows.load(np.asarray(state.table(rows.name)))
+            if rows.name not in later:
+                rows.load(np.asarray(state.table(rows.name)))
         learner.network.refresh()
         learner.recommender.resize(learner.items.size)
         learner.items.restored()

@@ -14,9 +14,10 @@ from confluent_kafka import KafkaException
 
 from consumers.feeder import FeederConfig
 from consumers.feeder_process import start_feeder
+from consumers.kafka_identity import IdentityWatch
 from consumers.logs import start_logging
 from consumers.recorded import NoAnswer
-from consumers.topics import IdentityWatch, prepare_topics
+from consumers.topics import prepare_topics
 from model_store.errors import StoreUnavailable
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
 from model_store.redis_store import RedisStore
@@ -27,12 +28,14 @@ from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import config_digest, environment, learner_config, told
-from service.training.gate import GateRules
+from service.training.gate.gate import GateRules
 from service.training.learner_config import LearnerConfig
-from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
-from service.training.rebuild import from_kafka
+from service.training.publishing.candidate import Candidate, Origin
+from service.training.publishing.publisher import Publisher
+from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
-from service.training.resume import Beginning, begin
+from service.training.restart.rebuild import from_kafka
+from service.training.restart.resume import Beginning, begin
 from service.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ def run_trainer(settings: TrainerSettings) -> int:
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
     metrics = TrainerMetrics()
+    metrics.leads.set(0)
     health = Health("trainer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
     try:
@@ -85,6 +89,7 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
         IdentityWatch(bootstrap, identity, extra=extra) as watch,
     ):
         health.set("lease")
+        metrics.leads.set(1)
         _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop, lambda: watch.changed)
 
 

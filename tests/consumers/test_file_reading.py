@@ -95,7 +95,7 @@ def test_a_line_that_is_too_long(opened: Opened, monkeypatch: pytest.MonkeyPatch
         (b"\n\n[1]\n[2]\n", "events", "no line of {}/e is an event: line 3: Input should be an object"),
         (b'{"item_id":"i1","title":"A"}\n', "events", "is an event: line 1: user_id: Field required; type: "),
         (event() + b"\n", "items", "no line of {}/e is an item: line 1: title: Field required"),
-        ("[]\n".encode("utf-16"), "events", "is an event: line 1: Invalid JSON: "),
+        ("[]\n".encode("utf-16"), "events", "is an event: line 1: it seems to be UTF-16"),
         (b"a,b,c\n1,2,3\n", "events", "is an event: line 1: Invalid JSON: "),
     ],
 )

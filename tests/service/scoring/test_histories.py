@@ -6,11 +6,13 @@ import pytest
 from consumers.records import Record, TopicPartition
 from model_store.errors import StoreUnavailable
 from model_store.redis_connection import RedisConnection
+from service.health import Health
 from service.metrics import ScorerMetrics
 from service.scoring import histories as module
 from service.scoring.active_users import ActiveUsers
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore, Saved, Stored
+from service.scoring.live_rule import LiveRule
 from service.settings import ScorerSettings
 from tests.consumers.samples import NOW_MS, event_json
 from tests.service.scoring.workers import go_back, in_redis
@@ -48,9 +50,11 @@ class Keeper:
     def __init__(self, connection: RedisConnection, **settings: Any) -> None:
         self.lists = Flaky(connection, "t", recs_ttl_s=100, history_ttl_s=100)
         self.metrics, self.now_ms = ScorerMetrics(), NOW_MS
+        self.config: dict[str, Any] | None = None  # of the live version
         chosen = ScorerSettings(**settings)
         self.active = ActiveUsers(chosen.max_active_users)
-        self.histories = Histories(self.lists, self.active, chosen, self.metrics, lambda: self.now_ms)
+        rule = LiveRule(chosen, Health("scorer"), lambda: self.config)
+        self.histories = Histories(self.lists, self.active, rule, chosen, self.metrics, lambda: self.now_ms)
 
     def take(self, *records: Record) -> None:
         self.histories.take(records)
@@ -120,6 +124,19 @@ def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> N
     keeper.take(*(event("a", offset, type=kind) for offset, kind in enumerate(kinds)))
     history = keeper.active["a"].history
     assert (history.events_seen, history.items, history.hidden) == (4, ["i1", "i3"], ["i0"])
+
+
+def test_a_live_version_says_what_a_history_holds_whatever_the_settings(keeper: Keeper) -> None:
+    keeper.take(*(event("a", offset) for offset in range(3)), event("a", 3, type="watch"))
+    assert keeper.active["a"].history.items == ["i0", "i1", "i2"]  # its own settings serve until there is a version
+    keeper.config = {"history": 2, "event_weights": {"watch": 1.0, "view": 0.0}}
+    keeper.take(event("a", 4, type="watch"), event("a", 5), event("a", 6, type="purchase"))
+    history = keeper.active["a"].history
+    assert (history.events_seen, history.items) == (5, ["i2", "i4"])
+    assert keeper.count("events_rejected_total", reason="unknown_type") == 2
+    keeper.config = {"history": 4, "event_weights": {"view": 1.0}}  # of a model that was begun anew
+    keeper.take(*(event("a", offset) for offset in range(7, 12)))
+    assert keeper.active["a"].history.items == ["i8", "i9", "i10", "i11"]
 
 
 def test_who_is_saved_is_known_as_active_to_whoever_takes_over(keeper: Keeper) -> None:
@@ -255,8 +272,8 @@ def test_of_lost_partitions_nobody_is_loaded_or_stored(connection: RedisConnecti
 def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(connection: RedisConnection) -> None:
     keeper = Keeper(connection, active_seconds=60)
     keeper.take_and_save(event("a", 0))
-    for user in keeper.active.next_group(1, 1, 0.0):
-        keeper.active.written(user, 1, 0.0)
+    for user in keeper.active.next_group(1, (1, 0), 0.0):
+        keeper.active.written(user, (1, 0), 0.0, NOW_MS)
     keeper.histories.forget_quiet()
     assert "a" in keeper.active
     keeper.now_ms += 61_000
@@ -274,8 +291,8 @@ def test_what_redis_has_lost_is_stored_again(keeper: Keeper, connection: RedisCo
     keeper.take_and_save(event("a", 0), event("b", 1), event("c", 2))
     then = {} if everything else in_redis(connection)
     keeper.take_and_save(event("a", 3), event("b", 4))
-    for user in keeper.active.next_group(9, 1, 0.0):
-        keeper.active.written(user, 1, 0.0)
+    for user in keeper.active.next_group(9, (1, 0), 0.0):
+        keeper.active.written(user, (1, 0), 0.0, NOW_MS)
     keeper.histories.restore()
     assert keeper.count("histories_restored_total") == keeper.active.due == 0  # nothing was lost
     go_back(connection, then)

@@ -53,10 +53,10 @@ def test_who_acted_before_there_was_anything_to_list_gets_a_list_later(connectio
         time.sleep(0.02)
         worker.turn(1)
         worker.clock.pass_by(1)
-    assert worker.lists.read_list("a") is None
+    assert worker.items("a") == []
     world.trainer.step()
     worker.reloader.check()
-    worker.until(lambda: worker.lists.read_list("a"))
+    worker.until(lambda: worker.items("a"))
     assert worker.body("a")["events_seen"] == 1
 
 
@@ -417,6 +417,16 @@ def _then(first: Callable[..., None], second: Callable[[], None]) -> Callable[..
         second()
 
     return both
+
+
+def test_histories_are_as_the_live_version_says_even_before_it_is_loaded(world: World) -> None:
+    world.models = MemoryStore()  # it takes a while to load
+    worker = started(world, config={"history": 2, "event_weights": {"view": 1.0, "click": 0.0}})
+    for item in ("i1", "i2", "i3"):
+        world.act("a", item)
+    world.act("a", "i4", type="click")
+    worker.until(lambda: worker.seen("a") == 4)
+    assert worker.lists.histories(["a"])["a"].history.items == ["i2", "i3"]
 
 
 def test_a_whole_run_ends_with_everything_stored(world: World) -> None:

@@ -14,6 +14,7 @@ from service.health import Health
 from service.metrics import ScorerMetrics
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
+from service.scoring.live_rule import Config
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
 from service.scoring.sweeper import Sweeper
@@ -79,7 +80,13 @@ class Worker:
     """A scorer with all it needs, started and turned by hand."""
 
     def __init__(
-        self, world: World, *, catalogue_source: MemorySource | None = None, log_name: str = "", **settings: Any
+        self,
+        world: World,
+        *,
+        catalogue_source: MemorySource | None = None,
+        log_name: str = "",
+        config: Config | None = None,
+        **settings: Any,
     ) -> None:
         chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
         self.metrics, self.health, self.stop = ScorerMetrics(), Health("scorer"), threading.Event()
@@ -98,6 +105,7 @@ class Worker:
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
+            config=config,
             other_kafka=lambda: world.other_kafka,
             clock=self.clock,
         )

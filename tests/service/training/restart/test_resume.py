@@ -16,9 +16,9 @@ from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training.configuration import config_digest, learner_config, told
-from service.training.rebuild import ReadBatch
-from service.training.resume import Beginning
-from service.training.resume import begin as begin_with
+from service.training.restart.rebuild import ReadBatch
+from service.training.restart.resume import Beginning
+from service.training.restart.resume import begin as begin_with
 from tests.service.training.runs import (
     CONFIG,
     DIGEST,

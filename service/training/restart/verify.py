@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from consumers.micro_batch import MicroBatch
+from consumers.records import by_topic, from_topics
 from model_store.chain import ancestors, load
 from model_store.store import ModelStore
 from model_store.version import BatchRecord, Manifest
@@ -14,11 +15,11 @@ from service.process import Fatal
 from service.training.configuration import config_of
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.rebuild import ReadBatch, rebuild, resets
+from service.training.restart.rebuild import ReadBatch, rebuild, resets
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Route:
     """From `base` (None: from nothing) over `manifests`, the last of which is the version in question."""
 
     base: Manifest | None
@@ -42,7 +43,7 @@ class Proof:
     values: int  # in them
 
 
-def plan(store: ModelStore, version: int, start: int | None = None) -> Plan:
+def route_to(store: ModelStore, version: int, start: int | None = None) -> Route:
     """How to make a version again: from the nearest snapshot before it that leaves something to learn, or from nothing.
 
     start: the version to begin with instead, 0 for nothing.
@@ -53,10 +54,10 @@ def plan(store: ModelStore, version: int, start: int | None = None) -> Plan:
     manifests: list[Manifest] = []
     for manifest in ancestors(store, version):
         if manifests and _may_begin_with(store, manifest, manifests, start):
-            return Plan(manifest, manifests[::-1])
+            return Route(manifest, manifests[::-1])
         manifests.append(manifest)
     if manifests[-1].parent is None and start in (None, 0):
-        return Plan(None, manifests[::-1])
+        return Route(None, manifests[::-1])
     if start is not None:
         raise Fatal(
             f"version {version} cannot be made again from {start}: that is no checkpoint on the way to it, or retired"
@@ -81,35 +82,35 @@ def _may_begin_with(store: ModelStore, base: Manifest, since: list[Manifest], st
 
 def verify(
     store: ModelStore,
-    plan: Plan,
+    route: Route,
     read: ReadBatch,
     device: str,
     *,
     prepare: Callable[[Manifest], None] = lambda manifest: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Learns what the plan says and compares. `progress` is told (batches done, batches in all).
+    """Learns what lies on the route and compares. `progress` is told (batches done, batches in all).
 
     Raises: Fatal, Damaged (what is stored cannot be read), EventsGone, NoAnswer.
     """
-    if plan.base is None:
-        learner, made = Learner(config_of(plan.version.config, device)[0]), Progress()
+    if route.base is None:
+        learner, made = Learner(config_of(route.version.config, device)[0]), Progress()
     else:
-        config, _ = config_of(plan.base.config, device)
-        learner, made = Learner.restore(config, load(store, plan.base.version)), Progress.of(plan.base)
+        config, _ = config_of(route.base.config, device)
+        learner, made = Learner.restore(config, load(store, route.base.version)), Progress.of(route.base)
     learner.evaluate_sample = 0  # nothing is measured, and nothing learned depends on it
     before, departs_at, done = made.events_trained, None, 0
 
     def counted(batch: BatchRecord) -> MicroBatch:
         nonlocal done
         done += 1
-        progress(done, plan.batches)
+        progress(done, route.batches)
         return read(batch)
 
-    for step in rebuild(learner, made, plan.manifests, counted, lambda n: load(store, n), prepare=prepare):
+    for step in rebuild(learner, made, route.manifests, counted, lambda n: load(store, n), prepare=prepare):
         if step.same is False and departs_at is None:
             departs_at = step.manifest.version
-    version = plan.version
+    version = route.version
     published = load(store, version.version).snapshot(None if version.checkpoint else _for_readers)
     again = State()
     again.apply(learner.snapshot())
@@ -157,8 +158,9 @@ def _other_progress(version: Manifest, made: Progress) -> str | None:
     """What the manifest says of events and offsets beside what its batches come to."""
     if made.events_trained != version.events_trained:
         return f"it says that {version.events_trained} events were learned, and there are {made.events_trained}"
-    if made.offsets_by_topic() != version.trained_through:
-        return f"it says trained through {version.trained_through}, and its batches go to {made.offsets_by_topic()}"
+    if made.trained_through != from_topics(version.trained_through):
+        through = by_topic(made.trained_through)
+        return f"it says trained through {version.trained_through}, and its batches go to {through}"
     return None
 
 

@@ -1,7 +1,6 @@
-"""What the gate goes by, from version to version: the health of the weights, and the reference with its alias."""
+"""What the gate goes by, from version to version: the norms of the weights, and the reference with its alias."""
 
 import logging
-from collections.abc import Mapping
 
 from model_store.changes import Changes
 from model_store.errors import InvalidUpdate, NoSuchVersion, StoreUnavailable
@@ -11,8 +10,8 @@ from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.training.evaluation import PairedSums
-from service.training.gate import ROWS, Gate, GateRules, WeightHealth, figures
-from service.training.gate import Health as WeightsHealth
+from service.training.gate.gate import Gate, GateRules, Verdict
+from service.training.gate.norms import ROWS, Norms, NormTracker
 from service.training.reference import Reference, own
 
 log = logging.getLogger(__name__)
@@ -37,60 +36,68 @@ class GateKeeper:
     ) -> None:
         """opened, events: whether the gate was open when the last run ended, and how much had been learned."""
         self.reference = reference
-        self.revert_to: int | None = None  # the version whose weights learning should go back to
+        self.version: int | None = None  # the reference's; None until there is one
         self._store, self._lease, self._metrics, self._health = store, lease, metrics, health
         self._gate = Gate(rules, opened=opened, events=events)
-        self._weights = WeightHealth()
-        self._latest = WeightsHealth()
+        self._norms = NormTracker()
         self._changes = Changes(own)  # since the reference
-        self._version: int | None = None  # the reference's
+        self._unnamed = False  # the store has not taken the reference's alias yet
 
     def begin(self, state: State, version: int, reference: State | None) -> None:
         """state: what learning goes on from. version: the reference, and its state where that is another."""
         everything = (reference or state).snapshot(own)
-        self._weights.measure(State(), state.snapshot(own))
-        self._take(everything, WeightHealth().measure(State(), everything), version)
+        self._norms.measure(State(), state.snapshot(own))
+        self._take(everything, NormTracker().measure(State(), everything), version)
         if reference is not None:
             self._changes.add(state.snapshot(own))  # what differs is not known, so everything may
 
-    def judge(
-        self, before: State, update: Update, measured: PairedSums, events: int, *, reverted: bool
-    ) -> tuple[str | None, Mapping[str, float]]:
-        """Why a version must not go live (None: it may), and the figures of its weights for the manifest.
+    def judge(self, before: State, update: Update, measured: PairedSums, events: int, *, reverted: bool) -> Verdict:
+        """What is to become of the version that `update` makes.
 
         before: what `update` is about to be applied to. measured: against the reference, while it was learned.
+        reverted: its weights went back to the reference's.
         """
-        self._latest = self._weights.measure(before, update)
+        norms = self._norms.measure(before, update)
         self._changes.add(update)
         if reverted:
             self._gate.reverted()
         self._gate.observe(measured, events)
-        why_not = self._gate.verdict(self._latest)
-        self._metrics.gate_open.set(why_not is None)
-        self._metrics.gate_difference.set(self._gate.difference)
-        return why_not, figures(self._latest)
+        verdict = self._gate.verdict(norms)
+        self._metrics.gate_open.set(verdict.why_not is None)
+        self._metrics.gate_difference.show(self._gate.difference)
+        return verdict
 
-    def released(self, version: int, state: State, why_not: str | None) -> None:
-        """A version is published, of this state. Raises: LeaseLost."""
+    def released(self, version: int, state: State, verdict: Verdict) -> None:
+        """The version is published, of this state. Raises: LeaseLost."""
+        why_not = verdict.why_not
         self._health.set("gate", OK if why_not is None else f"versions are published and do not go live: {why_not}")
-        if why_not is None and (self._version is None or self._gate.should_advance()):
-            self._take(self._changes.take(state), self._latest, version)
-            try:
-                self._store.move(version, "found good", alias=REFERENCE, lease=self._lease)
-            except (StoreUnavailable, NoSuchVersion) as error:
-                log.warning("version %d has no alias yet: %s", version, error)
-        if self._gate.should_revert():
-            self.revert_to = self._version
+        if why_not is None and (verdict.advance or self.version is None):
+            self._take(self._changes.take(state), verdict.norms, version)
+            self._unnamed = True
+        if self._unnamed:
+            self._name_reference()
 
     def could_not_write(self, error: InvalidUpdate) -> None:
         """No version could be made at all: the weights are not numbers."""
         log.error("no version can be made of weights that are not numbers: %s", error)
         self._health.set("gate", f"no version can be made: {error}")
         self._metrics.versions_held_back.inc()
-        self.revert_to = self._version
 
-    def _take(self, update: Update, health: WeightsHealth, version: int) -> None:
+    def _take(self, update: Update, norms: Norms, version: int) -> None:
         self.reference.apply(update)
-        self._gate.advanced(health)
-        self._weights.settled = update.tables[ROWS].size if ROWS in update.tables else self._weights.settled
-        self._version = version
+        self._gate.advanced(norms)
+        self._norms.settled = update.tables[ROWS].size if ROWS in update.tables else self._norms.settled
+        self.version = version
+
+    def _name_reference(self) -> None:
+        """Gives the reference its alias, by which the next run finds it; where that fails, with the next version."""
+        assert self.version is not None
+        try:
+            self._store.move(self.version, "found good", alias=REFERENCE, lease=self._lease)
+        except StoreUnavailable as error:
+            log.warning("version %d, the reference, has no alias yet: %s", self.version, error)
+        except NoSuchVersion as error:
+            log.warning("the reference has no alias: %s", error)
+            self._unnamed = False
+        else:
+            self._unnamed = False

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from consumers.records import by_topic
 from model_store.chain import load, updates_between
 from model_store.errors import BrokenChain
 from model_store.memory_store import MemoryStore
 from model_store.weights import State
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.rebuild import rebuild, resets
+from service.training.restart.rebuild import rebuild, resets
 from tests.service.training.runs import CONFIG, RULES, Run, batches, doctor, manifests, remembered
 from tests.service.training.streams import assert_same
 
@@ -44,7 +45,7 @@ def test_each_version_comes_out_with_the_update_it_was() -> None:
         state.apply(step.update)
         assert_same(state.snapshot(), load(store, step.manifest.version).snapshot())
     assert progress.events_trained == way[-1].events_trained
-    assert progress.offsets_by_topic() == way[-1].trained_through
+    assert by_topic(progress.trained_through) == way[-1].trained_through
 
 
 def test_one_that_comes_out_different_is_said_and_the_next_one_goes_on() -> None:

@@ -16,16 +16,10 @@ No I/O and no clock: time is counted in ranked events.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from model_store.weights import State, Update
 from service.training.evaluation import PairedSums
-
-ROWS = "item/row"
-DENSE = "network/"
+from service.training.gate.norms import Norms
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,52 +45,13 @@ class GateRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """The weights of a version in four numbers."""
+class Verdict:
+    """What is to become of a version, and of the reference."""
 
-    row_norm: float = 0.0  # root mean square over item rows of their length
-    dense_norm: float = 0.0  # length of the network's parameters
-    rows_moved: float = 0.0  # share of the reference's rows that moved by more than half their length at once
-    finite: bool = True
-
-
-class WeightHealth:
-    """Keeps the norms of a growing state at the cost of what changes."""
-
-    def __init__(self) -> None:
-        self._row_squares = 0.0
-        self.settled = 0  # rows below have been learned for a while; the first steps of a new one are long
-
-    def measure(self, before: State, update: Update) -> Health:
-        """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
-        rows = update.tables.get(ROWS)
-        size = 0
-        moved = 0
-        if not math.isfinite(self._row_squares):
-            self._row_squares = _squares_of(before)
-        if rows is not None:
-            size = rows.size
-            new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
-            squares = np.square(new).sum(1)  # [n]
-            if update.full or ROWS not in before.tables:
-                self._row_squares = float(squares.sum())
-            else:
-                old_size = before.tables[ROWS]
-                known = rows.index < old_size
-                old = np.asarray(before.table(ROWS))[rows.index[known]].astype(np.float64)
-                old_squares = np.square(old).sum(1)
-                old_squares[~np.isfinite(old_squares)] = 0.0
-                self._row_squares += float(squares.sum()) - float(old_squares.sum())
-                far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
-                moved = int(far[rows.index[known] < self.settled].sum())
-        dense = [tensor for name, tensor in update.tensors.items() if name.startswith(DENSE)]
-        dense_squares = sum(float(np.square(tensor.astype(np.float64)).sum()) for tensor in dense)
-        return Health(
-            row_norm=math.sqrt(max(self._row_squares, 0.0) / size) if size else 0.0,
-            dense_norm=math.sqrt(dense_squares),
-            rows_moved=moved / self.settled if self.settled else 0.0,
-            finite=math.isfinite(self._row_squares) and math.isfinite(dense_squares),
-        )
+    why_not: str | None = None  # why it must not go live; None: it may
+    advance: bool = False  # it is good, and the reference has served for long enough: it becomes the reference
+    go_back: bool = False  # versions have failed for so long that learning should go back to the reference's weights
+    norms: Norms = field(default_factory=Norms)  # of its weights
 
 
 class Gate:
@@ -105,12 +60,12 @@ class Gate:
     def __init__(self, rules: GateRules, *, opened: bool = True, events: int = 0) -> None:
         """opened: whether the version before was let through, which holds until there is evidence. events: learned."""
         self.rules = rules
-        self.reference_health = Health()
+        self._reference_norms = Norms()
         self._sums, self._recent, self._usual = PairedSums(), PairedSums(), PairedSums()
         self._since_reference = 0.0
         self._strange_since: int | None = None  # events
         self._failing = 0.0  # ranked events since versions began to fail
-        self._opened = opened
+        self._opened = opened or not rules.enabled
         self._events = self._events_at_reference = self._events_when_closed = events
 
     def observe(self, measured: PairedSums, events: int) -> None:
@@ -125,19 +80,26 @@ class Gate:
         if not self._opened:
             self._failing += measured.n
 
-    def verdict(self, health: Health) -> str | None:
-        """Why this version must not go live; None where it may."""
-        if not self.rules.enabled:
-            return None
-        why = self._illness(health)
-        if why is None:
-            why = self._worse() or self._strange()
-            if why is None and not self._opened and self._knows_little():
-                why = "too few events have been ranked since to tell whether it is good again"
-        if why is None:
+    def verdict(self, norms: Norms) -> Verdict:
+        """What is to become of the version whose weights are like this."""
+        why_not = self._why_not(norms)
+        if why_not is None:
             self._opened, self._failing = True, 0.0
         elif self._opened:
             self._opened, self._events_when_closed = False, self._events
+        return Verdict(
+            why_not=why_not,
+            advance=why_not is None and self._reference_is_old(),
+            go_back=not self._opened and self._failing >= self.rules.revert,
+            norms=norms,
+        )
+
+    def _why_not(self, norms: Norms) -> str | None:
+        if not self.rules.enabled:
+            return None
+        why = self._illness(norms) or self._worse() or self._strange()
+        if why is None and not self._opened and self._knows_little():
+            why = "too few events have been ranked since to tell whether it is good again"
         return why
 
     @property
@@ -148,43 +110,38 @@ class Gate:
     def _knows_little(self) -> bool:
         return self._sums.n < self.rules.least and self._events - self._events_when_closed < self.rules.reopen
 
-    def should_advance(self) -> bool:
-        """Whether the version just let through may become the reference."""
-        older = self._events >= max(self.rules.young, 2 * self._events_at_reference)
-        return self._opened and (older or self._since_reference >= self.rules.advance)
+    def _reference_is_old(self) -> bool:
+        outlearned = self._events >= max(self.rules.young, 2 * self._events_at_reference)
+        return self._opened and (outlearned or self._since_reference >= self.rules.advance)
 
-    def advanced(self, health: Health) -> None:
+    def advanced(self, norms: Norms) -> None:
         """To be called when a version has become the reference."""
-        self.reference_health = health
+        self._reference_norms = norms
         self._sums, self._since_reference = PairedSums(), 0.0
         self._recent.difference = self._recent.squared = 0.0
         self._events_at_reference = self._events
-
-    def should_revert(self) -> bool:
-        """Whether versions have failed for so long that learning should go back to the reference."""
-        return not self._opened and self._failing >= self.rules.revert
 
     def reverted(self) -> None:
         """To be called when learning has gone back: the evidence was of weights that are gone."""
         self._sums, self._recent, self._failing = PairedSums(), PairedSums(), 0.0
 
     @property
-    def difference(self) -> float:
-        """NDCG at 20 of the present weights less the reference's, on the same events; 0 without any."""
-        return self._sums.mean
+    def difference(self) -> float | None:
+        """NDCG at 20 of the present weights less the reference's, on the same events; None without any."""
+        return self._sums.mean if self._sums.n else None
 
-    def _illness(self, health: Health) -> str | None:
-        rules, good = self.rules, self.reference_health
-        if not health.finite:
+    def _illness(self, norms: Norms) -> str | None:
+        rules, good = self.rules, self._reference_norms
+        if not norms.finite:
             return "the weights are not finite"
         for what, now, then in (
-            ("item rows", health.row_norm, good.row_norm),
-            ("the network's parameters", health.dense_norm, good.dense_norm),
+            ("item rows", norms.row_norm, good.row_norm),
+            ("the network's parameters", norms.dense_norm, good.dense_norm),
         ):
             if then > 0 and now > rules.growth * then:
                 return f"{what} have grown from a norm of {then:.3g} to {now:.3g}"
-        if health.rows_moved > rules.moved and self._is_grown:
-            return f"{health.rows_moved:.0%} of the item rows moved by more than half their length at once"
+        if norms.rows_moved > rules.moved and self._is_grown:
+            return f"{norms.rows_moved:.0%} of the item rows moved by more than half their length at once"
         return None
 
     def _worse(self) -> str | None:
@@ -222,19 +179,3 @@ class Gate:
             f"the stream has changed: even known good weights reach an NDCG@20 of {recent.reference:.4f} on it "
             f"where {usual.reference:.4f} was usual"
         )
-
-
-def _squares_of(state: State) -> float:
-    """Of the rows that are finite: the others are about to be replaced, or are met again as not finite."""
-    squares = np.square(np.asarray(state.table(ROWS), dtype=np.float64)).sum(1)
-    return float(squares[np.isfinite(squares)].sum())
-
-
-def figures(health: Health) -> dict[str, float]:
-    """As a manifest's metrics; what is not finite is left out."""
-    found: Mapping[str, float] = {
-        "row_norm": health.row_norm,
-        "dense_norm": health.dense_norm,
-        "rows_moved": health.rows_moved,
-    }
-    return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -1,25 +1,30 @@
 """What becomes of a candidate: a snapshot or a delta, once, whatever the store does meanwhile."""
 
 import dataclasses
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
-from model_store.chain import load
+from consumers.records import Offsets, TopicPartition
+from model_store.chain import ancestors, load
 from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMissing, StoreUnavailable
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
 from model_store.version import BlobRef, Manifest
 from service.process import Fatal
-from service.training import publisher as module
+from service.training.publishing import pointer, publisher, retry, snapshots
+from service.training.publishing.candidate import Candidate
 from tests.service.training.runs import RULES, Run, batches, hold, manifests, prove
 from tests.service.training.streams import assert_same
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(retry, "RETRY_S", 0.01)
+    monkeypatch.setattr(publisher, "ASK_EVERY_S", 0.01)
 
 
 class Faulty(MemoryStore):
@@ -47,6 +52,30 @@ class Faulty(MemoryStore):
         return super().move(version, reason, alias=alias, lease=lease)
 
 
+class Dropping(MemoryStore):
+    """A store that drops the next few calls of one name, as a connection does that breaks."""
+
+    name, left = "", 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name != super().__getattribute__("name") or not super().__getattribute__("left"):
+            return found
+
+        def dropped(*_: object, **__: object) -> None:
+            self.left -= 1
+            raise StoreUnavailable(f"Redis: connection lost in {name}")
+
+        return dropped
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def kinds(store: MemoryStore) -> list[str]:
     return [manifest.kind for manifest in manifests(store)]
 
@@ -61,18 +90,26 @@ def test_a_chain_reads_back_as_the_learner_stands() -> None:
     assert run.metric("model_version") == 6
 
 
-def test_a_request_is_answered_by_the_next_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
+def wished_for(run: Run) -> None:
+    """Waits until the publisher has asked the store and found that a snapshot is needed."""
+    until(lambda: run.publisher.wants_snapshot)
+
+
+def test_a_request_is_answered_by_the_next_version() -> None:
     store = MemoryStore()
-    run = Run(store).go([*batches(2), lambda: store.request_snapshot("a reader is lost"), *batches(2, first=2)])
+    run = Run(store)
+
+    def ask() -> None:
+        store.request_snapshot("a reader is lost")
+        wished_for(run)
+
+    run.go([*batches(2), ask, *batches(2, first=2)])
     assert kinds(store) == ["snapshot", "delta", "delta", "snapshot", "delta", "delta"]
     assert manifests(store)[3].batches == ()
     assert_same(load(store, 6).snapshot(), run.learner.snapshot())
 
 
-def test_an_idle_trainer_notices_that_the_store_went_back_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
-
+def test_an_idle_trainer_notices_that_the_store_went_back_in_time() -> None:
     class Failing(MemoryStore):
         lost = False
 
@@ -84,7 +121,13 @@ def test_an_idle_trainer_notices_that_the_store_went_back_in_time(monkeypatch: p
             super().publish(manifest, lease)
 
     store = Failing()
-    run = Run(store).go([*batches(2), lambda: setattr(store, "lost", True), lambda: None, lambda: None])
+    run = Run(store)
+
+    def lose() -> None:
+        store.lost = True
+        wished_for(run)
+
+    run.go([*batches(2), lose, lambda: None])
     assert kinds(store) == ["snapshot", "delta", "delta", "snapshot"]
     assert store.live() == run.publisher.version == 4
     assert manifests(store)[3].parent == 1
@@ -110,7 +153,7 @@ def test_a_snapshot_is_the_version_before_written_out_whole() -> None:
 
 
 def test_a_snapshot_once_the_deltas_are_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST_CHAIN_BYTES", 1)
+    monkeypatch.setattr(snapshots, "LEAST_CHAIN_BYTES", 1)
     store = MemoryStore()
     Run(store, rules=dataclasses.replace(RULES, chain_bytes_ratio=1e-6)).go(batches(4))
     assert kinds(store) == ["snapshot", *["delta", "snapshot"] * 4]
@@ -171,13 +214,17 @@ def lose_after(store: MemoryStore, version: int) -> None:
 
 
 @pytest.mark.parametrize("idle", [False, True])
-def test_versions_that_the_store_has_lost_leave_no_hole_in_the_record(
-    idle: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if idle:  # nothing new comes: the trainer finds out by asking
-        monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
+def test_versions_that_the_store_has_lost_leave_no_hole_in_the_record(idle: bool) -> None:
+    """Whether the trainer finds out by publishing or, where nothing new comes, by asking."""
     store, fed = MemoryStore(), batches(8)
-    run = Run(store).go([*fed[:6], lambda: lose_after(store, 4), *([lambda: None] * 3 if idle else []), *fed[6:]])
+    run = Run(store)
+
+    def lose() -> None:
+        lose_after(store, 4)
+        if idle:
+            wished_for(run)
+
+    run.go([*fed[:6], lose, *fed[6:]])
     mended = next(manifest for manifest in manifests(store) if manifest.version > 4)
     assert (mended.kind, mended.parent) == ("snapshot", 4)
     learned = [batch.ranges for manifest in manifests(store) for batch in manifest.batches]
@@ -197,6 +244,81 @@ def test_a_lost_snapshot_leaves_no_hole_either(before: int, left: int) -> None:
     assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
     assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
     assert prove(store, store.newest() or 0, fed, 0).difference is None
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("newest", "put_blobs", "publish", "move", "take_snapshot_request", "pinned_since", "promote"),
+        *("aliases", "live_since", "summaries", "delete"),
+    ],
+)
+def test_whatever_call_is_dropped_after_a_failover_it_goes_on_by_itself(
+    call: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pointer, "PIN_ASKED_EVERY_S", 0.0)
+    store, fed = Dropping(), batches(12)
+    rules = dataclasses.replace(RULES, chain_limit=2, keep_snapshots=2, grace_s=0.0, promote_after_s=1e-9)
+    run = Run(store, rules=rules)
+
+    def fail_over() -> None:
+        lose_after(store, 4)
+        store.rollback(4, "by hand")
+        store.name, store.left = call, times
+
+    run.go([*fed[:4], fail_over, *fed[4:]])
+    assert store.left == 0, "the call was never made"
+    assert run.publisher.failure is None
+    assert run.health.report()[1]["checks"] == {"gate": "ok", "redis": "ok"}
+    newest = store.newest() or 0
+    assert store.live() == newest
+    assert_same(load(store, newest).snapshot(), run.learner.snapshot())
+    learned = [batch.ranges for each in reversed(list(ancestors(store, newest))) for batch in each.batches]
+    assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
+
+
+def test_a_wish_is_not_lost_with_the_call_after_it() -> None:
+    """Taken from the store, and then the connection breaks."""
+    store = Dropping()
+    run = Run(store)
+
+    def ask() -> None:
+        store.name, store.left = "newest", 10**9
+        store.request_snapshot("a reader is lost")
+        until(lambda: store._request is None)
+        store.left = 0
+        wished_for(run)
+
+    run.go([*batches(2), ask, *batches(1, first=2)])
+    assert kinds(store) == ["snapshot", "delta", "delta", "snapshot", "delta"]
+
+
+def test_a_silent_store_does_not_hold_up_learning() -> None:
+    """What is asked of it while nothing is under way is asked on the publisher's thread."""
+    store, silent, asked, answered = MemoryStore(), threading.Event(), threading.Event(), threading.Event()
+    original = store.take_snapshot_request
+
+    def take_snapshot_request(lease: Lease) -> str | None:
+        if silent.is_set():
+            asked.set()
+            assert answered.wait(20.0)
+        return original(lease)
+
+    def fall_silent() -> None:
+        silent.set()
+        assert asked.wait(20.0)
+
+    store.take_snapshot_request = take_snapshot_request  # type: ignore[method-assign]
+    run, learned = Run(store, rules=dataclasses.replace(RULES, interval_s=3600.0)), list[Offsets]()
+
+    def look() -> None:
+        learned.append(dict(run.progress.trained_through))
+        answered.set()
+
+    run.go([*batches(1), fall_silent, *batches(3, first=1), look])
+    assert learned == [{TopicPartition("events", 0): 80}]
+    assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
 
 
 def test_a_store_emptied_before_the_pointer_moved() -> None:
@@ -243,7 +365,7 @@ class Clock:
 
 
 def test_a_pin_that_has_lasted_is_let_go(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr(pointer, "PIN_ASKED_EVERY_S", 0.0)
     clock = Clock()
     store = MemoryStore(clock)
     seen: list[tuple[int | None, int | None, int | None]] = []
@@ -270,7 +392,7 @@ def test_a_pin_that_has_lasted_is_let_go(monkeypatch: pytest.MonkeyPatch, caplog
 
 
 def test_without_the_setting_a_pin_stays_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr(pointer, "PIN_ASKED_EVERY_S", 0.0)
     clock = Clock()
     clock.ahead = -1e6
     store = MemoryStore(clock)
@@ -278,26 +400,9 @@ def test_without_the_setting_a_pin_stays_for_ever(monkeypatch: pytest.MonkeyPatc
     assert (store.live(), store.pinned(), store.aliases()["challenger"]) == (1, 1, 5)
 
 
-def test_how_long_a_pin_has_lasted_is_not_asked_at_each_version() -> None:
-    class Counting(MemoryStore):
-        asked = 0
-
-        def pinned_since(self) -> float | None:
-            self.asked += 1
-            return super().pinned_since()
-
-    store = Counting()
-    rules = dataclasses.replace(RULES, promote_after_s=50.0)
-    run = Run(store, rules=rules)
-    run.publisher._clock = lambda: 1000.0  # not a moment passes
-    run.go([*batches(1), lambda: store.rollback(1, "by hand"), *batches(5, first=1)])
-    assert store.newest() == 7
-    assert store.asked == 1
-
-
 def test_a_pin_is_let_go_under_the_lease_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another trainer takes over in the very moment in which this one finds that the pin has lasted."""
-    monkeypatch.setattr(module, "PIN_ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr(pointer, "PIN_ASKED_EVERY_S", 0.0)
 
     class Takeover(MemoryStore):
         def pinned_since(self) -> float | None:
@@ -318,8 +423,7 @@ def test_a_lost_lease_ends_it() -> None:
     run = Run(store)
     hold(store)  # another one
     run.publisher.start()
-    update = run.learner.snapshot()
-    run.publisher.submit(module.Candidate(update, (), {}, 0, {}))
+    run.publisher.submit(Candidate(run.learner.snapshot(), (), {}, 0, {}))
     assert run.publisher.wait_idle(5.0)
     run.publisher.stop()
     assert isinstance(run.publisher.failure, LeaseLost)
@@ -332,7 +436,9 @@ def test_an_idle_trainer_that_lost_the_lease_takes_no_wish_away_and_ends() -> No
     run = Run(store)
     lease = hold(store)  # another one
     store.request_snapshot("version 7 is damaged")
-    assert not run.publisher.snapshot_wanted()
+    run.publisher.start()
+    until(lambda: run.publisher.failure is not None)
+    run.publisher.stop()
     assert isinstance(run.publisher.failure, LeaseLost)
     assert not run.publisher.ready()
     assert store.take_snapshot_request(lease) == "version 7 is damaged"
@@ -340,7 +446,7 @@ def test_an_idle_trainer_that_lost_the_lease_takes_no_wish_away_and_ends() -> No
 
 def test_one_version_at_a_time() -> None:
     run = Run(MemoryStore())
-    candidate = module.Candidate(run.learner.snapshot(), (), {}, 0, {})
+    candidate = Candidate(run.learner.snapshot(), (), {}, 0, {})
     run.publisher.submit(candidate)  # its thread has not begun
     assert not run.publisher.ready()
     with pytest.raises(RuntimeError, match="under way"):
@@ -352,7 +458,7 @@ def test_a_bug_in_publishing_is_a_failure_of_the_whole() -> None:
     store.faults = [("publish", ZeroDivisionError("oops"))]
     run = Run(store)
     run.publisher.start()
-    run.publisher.submit(module.Candidate(run.learner.snapshot(), (), {}, 0, {}))
+    run.publisher.submit(Candidate(run.learner.snapshot(), (), {}, 0, {}))
     assert run.publisher.wait_idle(5.0)
     run.publisher.stop()
     assert "oops" in str(run.publisher.failure)

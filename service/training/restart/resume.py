@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from consumers.kafka_identity import KafkaIdentity
 from consumers.recorded import EventsGone
-from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
 from model_store.changes import Changes
 from model_store.errors import BrokenChain, Damaged, DamagedManifest, NoSuchVersion
@@ -16,12 +16,12 @@ from model_store.weights import State
 from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.training.configuration import LIMITS, compute_as, differences
-from service.training.gatekeeper import REFERENCE
+from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
 from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
-from service.training.publisher import Origin, Standing, for_trainers
-from service.training.rebuild import OpenReader, limits_of, rebuild
+from service.training.publishing.candidate import Origin, Standing, for_trainers
+from service.training.restart.rebuild import OpenReader, limits_of, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +61,13 @@ def begin(
     _check_configuration(found.manifest, origin)
     _check_kafka(found.manifest.kafka, origin.kafka, found.version)
     log.info("continuing from version %d: %d events learned", found.version, found.manifest.events_trained)
-    return _learned_again(store, config, found, newest, open_reader, metrics)
+    return _learned_again(store, config, origin, found, newest, open_reader, metrics)
 
 
 def _learned_again(
     store: ModelStore,
     config: LearnerConfig,
+    origin: Origin,
     found: Found,
     newest: int,
     open_reader: OpenReader,
@@ -76,7 +77,7 @@ def _learned_again(
 
     Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
     """
-    state, parent, batches, unsaved = found.state, found.version, list[BatchRecord](), Changes(for_trainers)
+    state, parent, batches, unsaved = found.state, found.manifest, list[BatchRecord](), Changes(for_trainers)
     learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
     whole, threads = not found.skipped, torch.get_num_threads()
     if since := _published_since(store, found, newest):
@@ -99,20 +100,31 @@ def _learned_again(
                 unsaved.add(step.update)
                 batches += step.manifest.batches
                 if whole:
-                    parent, batches = step.manifest.version, []
+                    parent, batches = step.manifest, []
             if batches and any(replace(config, **limits_of(manifest)) != config for manifest in since):
                 raise BrokenChain("they would have to be published anew, and were learned within other limits")
         except (EventsGone, Damaged, NoSuchVersion) as error:
             log.error("what was published after version %d cannot be learned again: %s", found.version, error)
             log.error("so learning goes on from version %d", found.version)
-            state, parent, batches, unsaved = load(store, found.version), found.version, [], Changes(for_trainers)
+            state, parent, batches, unsaved = load(store, found.version), found.manifest, [], Changes(for_trainers)
             learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
     torch.set_num_threads(threads)
     learner.config = config
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
     reference = None if opened else _reference(store)
-    standing = Standing(state, parent, newest, tuple(batches), unsaved, progress.events_trained, opened, reference)
+    standing = Standing(
+        state=state,
+        parent=parent.version,
+        parent_at=parent.created,
+        newest=newest,
+        batches=tuple(batches),
+        chained=not batches and parent.config_digest == origin.config_digest,
+        unsaved=unsaved,
+        events=progress.events_trained,
+        opened=opened,
+        reference=reference,
+    )
     return Beginning(learner, progress, standing)
 
 
@@ -173,6 +185,6 @@ def _nothing_to_continue(store: ModelStore, newest: int) -> str:
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
     """Offsets mean nothing in another cluster or in a topic that was made anew."""
-    why = KafkaIdentity(then.cluster_id, then.topics).unlike(KafkaIdentity(now.cluster_id, now.topics))
+    why = KafkaIdentity(then.cluster_id, then.topics).difference(KafkaIdentity(now.cluster_id, now.topics))
     if why is not None:
         raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")

@@ -18,9 +18,9 @@ from model_store.errors import BrokenChain, DamagedBlob, DamagedManifest, NoSuch
 from model_store.memory_store import MemoryStore
 from model_store.weights import Array, Rows, State, Update
 from service.process import Fatal
-from service.training.gatekeeper import REFERENCE
+from service.training.gate.keeper import REFERENCE
+from service.training.restart.verify import first_difference, route_to
 from service.training.trainer import SKIPPED_IN_A_ROW
-from service.training.verify import first_difference, plan
 from tests.service.training.runs import (
     CONFIG,
     RULES,
@@ -65,7 +65,7 @@ def ways(store: MemoryStore, start: int | None = None) -> dict[int, tuple[int | 
     """version -> where its proof begins, and the versions on the way."""
     found = {}
     for version in store.versions():
-        chosen = plan(store, version, start)
+        chosen = route_to(store, version, start)
         found[version] = (
             None if chosen.base is None else chosen.base.version,
             [manifest.version for manifest in chosen.manifests],
@@ -99,18 +99,18 @@ def test_it_begins_with_what_one_says() -> None:
     Run(store, rules=OFTEN).go(FED[:4])
     assert_proven(store, start=0)
     for start in (1, 2, 3, 4, 5):  # a delta will do: it is a checkpoint
-        chosen = plan(store, 6, start)
+        chosen = route_to(store, 6, start)
         assert chosen.base is not None
         assert (chosen.base.version, chosen.manifests[0].version) == (start, start + 1)
         assert prove(store, 6, FED, start).difference is None
     for start in (6, 7, 99):
         with pytest.raises(Fatal, match=f"version 6 cannot be made again from {start}: that is no checkpoint on the"):
-            plan(store, 6, start)
+            route_to(store, 6, start)
 
 
 def test_a_version_that_is_not_there() -> None:
     with pytest.raises(NoSuchVersion, match="version 3 is not in the store"):
-        plan(MemoryStore(), 3)
+        route_to(MemoryStore(), 3)
 
 
 def release(store: MemoryStore) -> None:
@@ -128,7 +128,7 @@ def test_retired_versions_on_the_way_are_on_record(keep: int) -> None:
     assert_proven(store, start=0)
     newest = store.newest() or 0
     assert [manifest.version for manifest in ancestors(store, newest)] == list(range(newest, 0, -1))
-    base = plan(store, store.versions()[0]).base
+    base = route_to(store, store.versions()[0]).base
     assert base is None  # the snapshots before the oldest one that is left are gone, so it is made from nothing
 
 
@@ -141,10 +141,10 @@ def test_a_version_whose_past_is_off_the_record_cannot_be_proved() -> None:
     with pytest.raises(
         Fatal, match=r"how versions before 4 were made is not on record any more, and no snapshot"
     ) as no:
-        plan(store, oldest)
+        route_to(store, oldest)
     assert "\n" not in str(no.value)
     with pytest.raises(Fatal, match="cannot be made again from 0"):
-        plan(store, oldest, 0)
+        route_to(store, oldest, 0)
 
 
 # -- what learning may depend on ---------------------------------------------------------------------------------------
@@ -211,13 +211,13 @@ def test_a_reset_to_a_version_that_is_retired_is_proved_from_before_it() -> None
     target = reset_at(store, at) or 0
     between = [m.version for m in manifests(store) if m.kind == "snapshot" and target < m.version < at]
     assert between
-    base = plan(store, at).base
+    base = route_to(store, at).base
     assert base is not None
     assert base.version == between[-1]
     assert_proven(store, fed)
     chain = [target, *(m.version for m in manifests(store) if m.kind == "delta" and m.version < between[0])]
     store.delete(set(chain))
-    base = plan(store, at).base
+    base = route_to(store, at).base
     assert base is not None
     assert base.version < target
     assert prove(store, at, fed).difference is None
@@ -245,7 +245,7 @@ def test_a_version_that_is_no_checkpoint_is_proved_in_its_weights() -> None:
     assert weights.events == everything.events
     assert 0 < weights.tables < everything.tables
     with pytest.raises(Fatal, match="version 5 cannot be made again from 3: that is no checkpoint"):
-        plan(store, 5, 3)
+        route_to(store, 5, 3)
     doctor(store, 5, "clock")
     assert prove(store, 5, FED).difference is not None
 
@@ -344,7 +344,7 @@ def test_a_manifest_on_the_way_that_cannot_be_read() -> None:
     Run(store).go(FED[:3])
     store.tamper(manifest=(3, b"{"))
     with pytest.raises(DamagedManifest, match="version 3: manifest"):
-        plan(store, 4)
+        route_to(store, 4)
 
 
 def test_blobs_that_are_gone_are_named() -> None:

@@ -12,16 +12,17 @@ from consumers.records import OffsetRange
 from model_store.chain import load
 from model_store.memory_store import MemoryStore
 from model_store.store import CHALLENGER
-from model_store.weights import Rows, State, Update
+from model_store.weights import State
 from service.model.recommender import Recommender
 from service.training.evaluation import PairedSums
-from service.training.gate import DENSE, ROWS, Gate, GateRules, Health, WeightHealth
-from service.training.gatekeeper import REFERENCE
+from service.training.gate.gate import Gate, GateRules, Verdict
+from service.training.gate.keeper import REFERENCE
+from service.training.gate.norms import Norms
 from tests.service.training.runs import CONFIG, RULES, Run, manifests
 from tests.service.training.streams import Event, clicks, micro_batch, world_of_classes
 
 GROWN = GateRules(grown=0)
-GOOD = Health(row_norm=1.0, dense_norm=3.0)
+GOOD = Norms(row_norm=1.0, dense_norm=3.0)
 
 
 def measured(n: int, ours: float, theirs: float, seed: int = 0) -> PairedSums:
@@ -36,23 +37,33 @@ def looks(gate: Gate, n: int, ours: float, theirs: float, events: int = 5000) ->
     verdicts = []
     for look in range(n):
         gate.observe(measured(32, ours, theirs, seed=look), events)
-        verdicts.append(gate.verdict(GOOD))
+        verdicts.append(gate.verdict(GOOD).why_not)
     return verdicts
 
 
 def test_a_version_that_predicts_as_well_passes() -> None:
     gate = Gate(GROWN)
     gate.observe(measured(5000, 0.3, 0.3), 5000)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
     gate.observe(measured(5000, 0.4, 0.3), 10_000)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
+    assert gate.difference is not None
     assert gate.difference > 0
+
+
+def test_without_a_comparison_there_is_no_difference() -> None:
+    gate = Gate(GROWN)
+    assert gate.difference is None
+    gate.observe(measured(32, 0.3, 0.3), 32)
+    assert gate.difference is not None
+    gate.advanced(GOOD)
+    assert gate.difference is None
 
 
 def test_a_version_that_predicts_worse_on_the_same_events_does_not() -> None:
     gate = Gate(GROWN)
     gate.observe(measured(5000, 0.2, 0.3), 5000)
-    why = gate.verdict(GOOD)
+    why = gate.verdict(GOOD).why_not
     assert why is not None
     assert why.startswith("NDCG@20 is 0.")
     assert "on the same" in why
@@ -66,13 +77,13 @@ def test_a_version_that_predicts_worse_on_the_same_events_does_not() -> None:
 def test_what_chance_or_a_trifle_explains_is_let_through(events: int, ours: float, theirs: float) -> None:
     gate = Gate(GROWN)
     gate.observe(measured(events, ours, theirs), events)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
 
 
 def test_a_young_model_may_get_worse_before_it_gets_better() -> None:
     gate = Gate(GateRules(grown=20_000))
     gate.observe(measured(5000, 0.1, 0.3), 5000)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
 
 
 def test_chance_alone_does_not_shut_the_gate() -> None:
@@ -81,8 +92,9 @@ def test_chance_alone_does_not_shut_the_gate() -> None:
     gate, shut = Gate(GROWN), 0
     for look in range(10_000):
         gate.observe(measured(32, 0.1, 0.1, seed=int(rng.integers(1 << 30))), 100 * look)
-        shut += gate.verdict(GOOD) is not None
-        if gate.should_advance():
+        verdict = gate.verdict(GOOD)
+        shut += verdict.why_not is not None
+        if verdict.advance:
             gate.advanced(GOOD)
     assert shut <= 20
 
@@ -105,100 +117,68 @@ def test_a_stream_that_has_moved_on_and_is_being_learned_is_followed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "says"),
+    ("norms", "says"),
     [
-        (Health(finite=False), "not finite"),
-        (Health(row_norm=11.0, dense_norm=3.0), "item rows have grown from a norm of 1 to 11"),
-        (Health(row_norm=1.0, dense_norm=31.0), "the network's parameters have grown"),
-        (Health(row_norm=1.0, dense_norm=3.0, rows_moved=0.6), "60% of the item rows moved"),
+        (Norms(finite=False), "not finite"),
+        (Norms(row_norm=11.0, dense_norm=3.0), "item rows have grown from a norm of 1 to 11"),
+        (Norms(row_norm=1.0, dense_norm=31.0), "the network's parameters have grown"),
+        (Norms(row_norm=1.0, dense_norm=3.0, rows_moved=0.6), "60% of the item rows moved"),
     ],
 )
-def test_sick_weights_are_held_back(health: Health, says: str) -> None:
+def test_sick_weights_are_held_back(norms: Norms, says: str) -> None:
     gate = Gate(GROWN)
     gate.advanced(GOOD)
-    why = gate.verdict(health)
+    why = gate.verdict(norms).why_not
     assert why is not None
     assert says in why
 
 
-def test_it_is_off_when_told_so() -> None:
-    gate = Gate(dataclasses.replace(GROWN, enabled=False))
+@pytest.mark.parametrize("opened", [True, False], ids=["open", "shut"])
+def test_it_is_off_when_told_so(opened: bool) -> None:
+    """Whatever it was when the last run ended: nothing is held back, and learning does not go back."""
+    gate = Gate(dataclasses.replace(GROWN, enabled=False), opened=opened)
     gate.observe(measured(5000, 0.0, 0.5), 5000)
-    assert gate.verdict(Health(finite=False)) is None
+    verdict = gate.verdict(Norms(finite=False))
+    assert (verdict.why_not, verdict.go_back) == (None, False)
 
 
 def test_failing_for_long_asks_for_a_return_and_then_for_evidence() -> None:
     gate = Gate(GROWN)
     gate.observe(measured(5000, 0.1, 0.3), 5000)
-    assert gate.verdict(GOOD) is not None
-    assert not gate.should_revert()
+    verdict = gate.verdict(GOOD)
+    assert verdict.why_not is not None
+    assert not verdict.go_back
     gate.observe(measured(1000, 0.1, 0.3), 6000)
-    assert gate.verdict(GOOD) is not None
-    assert gate.should_revert()
+    verdict = gate.verdict(GOOD)
+    assert verdict.why_not is not None
+    assert verdict.go_back
     gate.reverted()
-    assert not gate.should_revert()
-    assert gate.verdict(GOOD) == "too few events have been ranked since to tell whether it is good again"
+    verdict = gate.verdict(GOOD)
+    assert not verdict.go_back
+    assert verdict.why_not == "too few events have been ranked since to tell whether it is good again"
     gate.observe(measured(300, 0.3, 0.3), 7000)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
 
 
 def test_without_any_ranking_it_opens_again_after_so_many_events() -> None:
     gate = Gate(GROWN, opened=False, events=50_000)
-    assert gate.verdict(GOOD) is not None
+    assert gate.verdict(GOOD).why_not is not None
     gate.observe(PairedSums(), 59_999)
-    assert gate.verdict(GOOD) is not None
+    assert gate.verdict(GOOD).why_not is not None
     gate.observe(PairedSums(), 60_000)
-    assert gate.verdict(GOOD) is None
+    assert gate.verdict(GOOD).why_not is None
 
 
 def test_a_good_version_becomes_the_reference_in_time() -> None:
     gate = Gate(GROWN, events=100_000)
     gate.observe(measured(9_999, 0.3, 0.3), 110_000)
-    assert gate.verdict(GOOD) is None
-    assert not gate.should_advance()
+    assert gate.verdict(GOOD) == Verdict(norms=GOOD)
     gate.observe(measured(1, 1.0, 1.0), 110_001)
-    assert gate.should_advance()
+    assert gate.verdict(GOOD) == Verdict(advance=True, norms=GOOD)
     gate.advanced(GOOD)
-    assert not gate.should_advance()
+    assert not gate.verdict(GOOD).advance
     gate.observe(PairedSums(), 220_002)  # twice what the reference has learned
-    assert gate.should_advance()
-
-
-def update(rows: Sequence[Sequence[float]], index: Sequence[int], size: int, *, full: bool = False) -> Update:
-    return Update(
-        full=full,
-        tables={ROWS: Rows(np.array(index, np.int64), np.array(rows, np.float32), size)},
-        tensors={f"{DENSE}out_weight": np.array([3.0, 4.0], np.float32), "trainer/x": np.array([9.0], np.float32)},
-    )
-
-
-def test_health_is_kept_at_the_cost_of_what_changes() -> None:
-    health, state = WeightHealth(), State()
-    steps = [
-        update([[3, 4], [0, 1]], [0, 1], 2, full=True),
-        update([[0, 2], [1, 0]], [1, 2], 3),
-        update([[6, 8]], [0], 3),
-    ]
-    norms = []
-    for each in steps:
-        norms.append(health.measure(state, each))
-        state.apply(each)
-        rows = np.asarray(state.table(ROWS), np.float64)
-        assert norms[-1].row_norm == pytest.approx(np.sqrt(np.square(rows).sum(1).mean()))
-    assert all(each.dense_norm == 5.0 and each.finite for each in norms)
-    assert [each.rows_moved for each in norms] == [0.0, 0.0, 0.0]  # no row is settled yet
-    health.settled = 2
-    assert health.measure(state, update([[-6, -8], [0, 2.1]], [0, 1], 3)).rows_moved == 0.5
-
-
-def test_weights_that_are_not_numbers_are_noticed_and_forgotten_once_replaced() -> None:
-    health, state = WeightHealth(), State()
-    for rows, finite in (([[1, 0]], True), ([[np.nan, 0]], False), ([[0, 2]], True)):
-        each = update(rows, [0], 1, full=not state.tables)
-        found = health.measure(state, each)
-        assert found.finite == finite
-        state.apply(each)
-    assert found.row_norm == 2.0
+    assert gate.verdict(GOOD).advance
 
 
 # --- a poisoned stream ---
