@@ -1,4 +1,4 @@
-"""How fast do decoded events become columns, and columns cross the channel between two processes' ends?"""
+"""How fast do decoded events become columns, and columns cross the pipe between two processes' ends?"""
 
 import platform
 import threading
@@ -7,32 +7,32 @@ from multiprocessing import Pipe
 
 from benchmarks.bench_decode import POLL, ROUNDS, N, records
 from consumers.batcher import MicroBatcher
-from consumers.channel import ChannelReceiver, ChannelSender
 from consumers.decode import DecodeRules, decode
 from consumers.micro_batch import MicroBatch
+from consumers.pipe import PipeReceiver, PipeSender
 
 
 def main() -> None:
     everything = records()
     rules, now_ms = DecodeRules(), 1_767_700_000_000
     polls = [decode(everything[at : at + POLL], rules, now_ms) for at in range(0, N, POLL)]
-    best_batch = best_channel = 0.0
+    best_batch = best_pipe = 0.0
     batches: list[MicroBatch] = []
     for _ in range(ROUNDS):
         batcher = MicroBatcher(1024, 0.05, list(rules.event_types), time.monotonic)
         start = time.perf_counter()
         batches = [batch for poll in polls for batch in batcher.add(poll)]
         best_batch = max(best_batch, sum(map(len, batches)) / (time.perf_counter() - start))
-        best_channel = max(best_channel, through_channel(batches))
+        best_pipe = max(best_pipe, through_pipe(batches))
     print(f"batch (accepted event -> MicroBatch)  {best_batch:>10,.0f} events/s a core")
-    print(f"channel (MicroBatch -> MicroBatch)    {best_channel:>10,.0f} events/s, both ends in one process")
+    print(f"pipe (MicroBatch -> MicroBatch)       {best_pipe:>10,.0f} events/s, both ends in one process")
     print(f"machine: {platform.processor() or platform.machine()}, Python {platform.python_version()}")
 
 
-def through_channel(batches: list[MicroBatch]) -> float:
+def through_pipe(batches: list[MicroBatch]) -> float:
     """Events a second from a sender to a receiver."""
     ours, theirs = Pipe()
-    receiver, sender = ChannelReceiver(ours), ChannelSender(theirs)
+    receiver, sender = PipeReceiver(ours), PipeSender(theirs)
 
     def send() -> None:
         for batch in batches:

@@ -222,7 +222,7 @@ def children(pid: int) -> list[int]:
 def is_feeder(pid: int) -> bool:
     """Not yet in the moment between fork and exec, when it has its parent's memory."""
     try:
-        return b"consumers.feeder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"consumers.feeder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
-from consumers.feeder import Feeder
+from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
 from consumers.records import OffsetRange, Offsets
 from model_store.blob_folder import BlobFolder

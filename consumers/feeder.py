@@ -1,43 +1,23 @@
-"""The feeder: poll → decode → dead letters → batch → channel, in a process of its own.
+"""The feeder's loop: poll → decode → dead letters → batch → pipe. Its process is `feeder_process`."""
 
-Decoding at full rate would take the trainer's interpreter for itself; here it has its own. The parent starts it with
-`start_feeder` and reads micro-batches. While the channel is full the feeder does not poll: that is the back-pressure.
-
-It never outlives its parent: their one connection is its life-line, whose end it reads when the parent is gone, however
-it went. Signals to the process group do not reach it, so that Ctrl-C lets the parent end it in good order.
-"""
-
-import contextlib
-import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
 from consumers.batcher import MicroBatcher
-from consumers.channel import ChannelReceiver, ChannelSender, FeederStatus, ParentDied, Received
-from consumers.dead_letters import DeadLetters, KafkaDeadLetters
+from consumers.dead_letters import DeadLetters
 from consumers.decode import DecodeRules, decode
 from consumers.events import DEFAULT_EVENT_WEIGHTS, FUTURE_TOLERANCE_MS
-from consumers.kafka_source import KafkaSource
-from consumers.logs import start_logging
 from consumers.micro_batch import MicroBatch
-from consumers.records import Offsets, TopicPartition
+from consumers.pipe import FeederStatus, Received
+from consumers.records import TopicPartition, offsets_in, offsets_out
 from consumers.source import EventSource
 
 _STATUS_EVERY_S = 1.0
 _IDLE_POLL_S = 0.1
-_LAST_WORDS_S = 3.0  # after the parent's death, before the process ends whatever it is doing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +37,12 @@ class FeederConfig:
 
     def to_json(self) -> bytes:
         fields = {name: getattr(self, name) for name in self.__slots__}
-        return orjson.dumps(fields | {"start": _offsets_out(self.start)})
+        return orjson.dumps(fields | {"start": offsets_out(self.start)})
 
     @classmethod
     def from_json(cls, data: bytes) -> "FeederConfig":
         fields = orjson.loads(data)
-        return cls(**fields | {"start": _offsets_in(fields["start"])})
+        return cls(**fields | {"start": offsets_in(fields["start"])})
 
 
 class Sender(Protocol):
@@ -71,7 +51,7 @@ class Sender(Protocol):
 
 
 class FeederLoop:
-    """One step after another of the way from records to the channel.
+    """One step after another of the way from records to the pipe.
 
     `items` is read to its end before the first event, so that events meet a catalogue that is as old as they are at
     most. A batch leaves only when the dead letters of its records are delivered.
@@ -141,131 +121,3 @@ class FeederLoop:
     def _say(self, healthy: bool, message: str) -> None:
         self._sender.send(FeederStatus(healthy, message, self._items_read, self._source.end_offsets()))
         self._status_at = self._clock() + _STATUS_EVERY_S
-
-
-def run(config: FeederConfig, connection: Connection) -> None:
-    """The feeder process: reads until the parent's end of `connection` is closed."""
-    orders = _Orders(connection)
-    source = KafkaSource(config.bootstrap, config.group_id, extra=config.kafka)
-    dead_letters = KafkaDeadLetters(config.bootstrap, extra=config.kafka)
-    try:
-        loop = FeederLoop(config, source, dead_letters, ChannelSender(connection))
-        while not orders.ended:
-            loop.step()
-            source.commit(orders.take_commit())
-    except ParentDied:
-        pass
-    finally:
-        source.close()
-        dead_letters.close()
-
-
-class _Orders:
-    """What the parent says: offsets to commit; and its end."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.ended = False
-        self._connection = connection
-        self._parent = os.getppid()
-        self._lock = threading.Lock()
-        self._commit: dict[TopicPartition, int] = {}
-        threading.Thread(target=self._listen, name="feeder-orders", daemon=True).start()
-
-    def take_commit(self) -> Offsets:
-        with self._lock:
-            commit, self._commit = self._commit, {}
-        return commit
-
-    def _listen(self) -> None:
-        # The parent's id is watched too: a process that it forked may hold its end of the connection open.
-        with contextlib.suppress(EOFError, OSError):
-            while os.getppid() == self._parent:
-                if self._connection.poll(1.0):
-                    offsets = _offsets_in(orjson.loads(self._connection.recv_bytes()))
-                    with self._lock:
-                        self._commit.update(offsets)
-        self.ended = True
-        time.sleep(_LAST_WORDS_S)
-        os._exit(1)
-
-
-class Feeder:
-    """The parent's handle of a feeder process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], connection: Connection, capacity: int) -> None:
-        self._process = process
-        self._connection = connection
-        self._receiver = ChannelReceiver(connection, capacity)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def receive(self, timeout_s: float) -> Received | None:
-        """The next batch or status, or None when none comes in time. Raises FeederDied once all it sent is received."""
-        return self._receiver.receive(timeout_s)
-
-    def commit(self, offsets: Offsets) -> None:
-        """Let the feeder leave `offsets` with the broker, some time, for monitoring. Says nothing when it is dead."""
-        with contextlib.suppress(OSError):
-            self._connection.send_bytes(orjson.dumps(_offsets_out(offsets)))
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End the process; kills it when it has not ended after `timeout_s` seconds. May be called twice."""
-        self._receiver.close()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def start_feeder(config: FeederConfig, capacity: int = 8) -> Feeder:
-    """Start a feeder process. At most `capacity` batches wait on this side (see `ChannelReceiver`)."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "consumers.feeder", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=os.environ | {"PYTHONPATH": _python_path()},
-        )
-    connection = Connection(ours.detach())
-    with contextlib.suppress(OSError):  # it has died already: the first `receive` says so
-        connection.send_bytes(config.to_json())
-    return Feeder(process, connection, capacity)
-
-
-def _python_path() -> str:
-    """So that the child finds this very package, also where it is not installed."""
-    here = str(Path(__file__).resolve().parent.parent)
-    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _offsets_out(offsets: Offsets) -> list[tuple[str, int, int]]:
-    return [(p.topic, p.partition, offset) for p, offset in offsets.items()]
-
-
-def _offsets_in(offsets: list[tuple[str, int, int]]) -> dict[TopicPartition, int]:
-    return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}
-
-
-def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as when a service manager sends it to all: the parent decides
-    start_logging("feeder", logging.WARNING)
-    connection = Connection(int(sys.argv[1]))
-    try:
-        config = FeederConfig.from_json(connection.recv_bytes())
-    except EOFError:
-        return
-    run(config, connection)
-
-
-if __name__ == "__main__":
-    main()

@@ -39,3 +39,13 @@ class OffsetRange(NamedTuple):
 def next_offsets(ranges: Iterable[OffsetRange]) -> dict[TopicPartition, int]:
     """The offsets to read next after `ranges`, which may name a partition several times, in order."""
     return {TopicPartition(r.topic, r.partition): r.end for r in ranges}
+
+
+def offsets_out(offsets: Offsets) -> list[tuple[str, int, int]]:
+    """Offsets as JSON can carry them."""
+    return [(p.topic, p.partition, offset) for p, offset in offsets.items()]
+
+
+def offsets_in(offsets: Iterable[tuple[str, int, int]]) -> dict[TopicPartition, int]:
+    """What `offsets_out` made, read back."""
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}

@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable, Iterable
 
+from consumers.producer import KafkaPublisher
 from service.demo.back_pressure import BackPressure
 from service.demo.observe import Figures, Rate
 from service.demo.pace import Pace
-from service.demo.producer import KafkaPublisher
 from service.demo.replay import Publish
 from service.demo.shop import ShopConfig
 from service.demo.spotlight import Spotlight

@@ -19,8 +19,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from consumers.producer import KafkaPublisher, KafkaUnreachableError, PublishError
 from service.demo.pace import Pace
-from service.demo.producer import KafkaPublisher, KafkaUnreachableError, PublishError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _REPORTED_LINES = 20  # further ones are only counted

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from consumers.producer import KafkaPublisher
 from model_store.keys import Keys
 from model_store.redis_connection import RedisConnection, connect
 from service.demo.back_pressure import EMBEDDED_BYTES
 from service.demo.observe import Observer
-from service.demo.producer import KafkaPublisher
 from service.demo.publishing import Publishing
 from service.demo.replay import FileError
 from service.demo.servers import Server, configured_or_embedded

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import orjson
 
+from consumers.producer import PublishError
 from service.demo.pace import Pace
-from service.demo.producer import PublishError
 from service.demo.replay import EventFile, FileError, FileReplay, Line, Publish
 from service.demo.shop import Shop, ShopConfig
 from service.demo.spotlight import Action, Spotlight

@@ -10,10 +10,10 @@ import time
 
 from rich.console import Console
 
+from consumers.producer import KafkaUnreachableError
 from model_store.errors import StoreUnavailable
 from service.demo.display import Display, Lines, Picture, introduction
 from service.demo.ending import Ending, ending_by_signals
-from service.demo.producer import KafkaUnreachableError
 from service.demo.replay import FileError
 from service.demo.running import Run, running
 from service.demo.supervisor import GaveUpError

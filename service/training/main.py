@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from confluent_kafka import KafkaException
 
-from consumers.feeder import FeederConfig, start_feeder
+from consumers.feeder import FeederConfig
+from consumers.feeder_process import start_feeder
 from consumers.logs import start_logging
 from consumers.recorded import NoAnswer
 from consumers.topics import IdentityWatch, prepare_topics

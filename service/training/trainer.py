@@ -5,9 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from consumers.channel import FeederDied, FeederStatus
-from consumers.feeder import Feeder
+from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
+from consumers.pipe import FeederDied, FeederStatus
 from consumers.records import Offsets, TopicPartition
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.lease import LeaseKeeper

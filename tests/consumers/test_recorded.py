@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.batcher import MicroBatcher
-from consumers.channel import encode
 from consumers.decode import DecodeRules, decode
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import MicroBatch
+from consumers.pipe import encode
 from consumers.recorded import EventsGone, NoAnswer, RecordedStream
 from consumers.records import OffsetRange, Record, TopicPartition
 from tests.consumers.samples import NOW_MS, event_json, item_json, streams

@@ -29,7 +29,7 @@ def arm() -> None:
     if _VARIABLE not in os.environ:
         return
     hop, passage, mark = os.environ[_VARIABLE].split(":", 2)
-    in_feeder = sys.orig_argv[1:3] == ["-m", "consumers.feeder"]
+    in_feeder = sys.orig_argv[1:3] == ["-m", "consumers.feeder_process"]
     hops = FEEDER_HOPS if in_feeder else TRAINER_HOPS
     if hop not in hops:
         return
@@ -86,10 +86,10 @@ def _after_poll(passed: Passed) -> None:
 
 
 def _before_send(passed: Passed) -> None:
-    from consumers.channel import ChannelSender
     from consumers.micro_batch import MicroBatch
+    from consumers.pipe import PipeSender
 
-    _before(ChannelSender, "send", passed, lambda _, message: isinstance(message, MicroBatch))
+    _before(PipeSender, "send", passed, lambda _, message: isinstance(message, MicroBatch))
 
 
 def _mid_learn(passed: Passed) -> None:
@@ -118,7 +118,7 @@ def _after_pointer(passed: Passed) -> None:
 
 
 def _before_commit(passed: Passed) -> None:
-    from consumers.feeder import Feeder
+    from consumers.feeder_process import Feeder
 
     _before(Feeder, "commit", passed, lambda _, offsets: bool(offsets))
 

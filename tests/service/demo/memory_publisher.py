@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from service.demo.producer import KafkaPublisher
+from consumers.producer import KafkaPublisher
 
 
 class MemoryPublisher(KafkaPublisher):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from consumers.producer import PublishError
 from service.demo.pace import Pace
-from service.demo.producer import PublishError
 from service.demo.replay import (
     EventFile,
     FileError,
@@ -273,7 +273,7 @@ def test_the_partition_is_the_one_a_java_client_chooses(tmp_path: Path) -> None:
 def test_no_kafka_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.demo.producer.KafkaPublisher.check.__defaults__", (0.5,))
+    monkeypatch.setattr("consumers.producer.KafkaPublisher.check.__defaults__", (0.5,))
     path = tmp_path / "e.jsonl"
     path.write_bytes(event())
     assert run_replay(ReplayOptions(path, "127.0.0.1:1")) == 1

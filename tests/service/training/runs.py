@@ -7,9 +7,9 @@ from typing import cast
 
 import numpy as np
 
-from consumers.channel import FeederDied, FeederStatus
-from consumers.feeder import Feeder
+from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
+from consumers.pipe import FeederDied, FeederStatus
 from consumers.recorded import EventsGone
 from consumers.records import OffsetRange, Offsets
 from model_store.codec import decode, encode

@@ -7,9 +7,10 @@ from typing import cast
 
 import pytest
 
-from consumers.channel import FeederDied, FeederStatus
-from consumers.feeder import Feeder, FeederConfig
+from consumers.feeder import FeederConfig
+from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
+from consumers.pipe import FeederDied, FeederStatus
 from consumers.records import OffsetRange, TopicPartition
 from model_store.chain import load
 from model_store.errors import StoreUnavailable

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.batcher import MicroBatcher
-from consumers.channel import (
-    ChannelReceiver,
-    ChannelSender,
+from consumers.decode import DecodeRules, decode
+from consumers.micro_batch import MicroBatch
+from consumers.pipe import (
     FeederDied,
     FeederStatus,
     ParentDied,
+    PipeReceiver,
+    PipeSender,
     decode_message,
     encode,
 )
-from consumers.decode import DecodeRules, decode
-from consumers.micro_batch import MicroBatch
 from consumers.records import Record, TopicPartition
 from tests.consumers.samples import NOW_MS, event_json, event_record, ids, streams
 
@@ -74,7 +74,7 @@ def big_batch() -> MicroBatch:
 
 def test_messages_arrive_in_order_and_a_closed_sender_is_a_dead_feeder() -> None:
     ours, theirs = Pipe()
-    receiver, sender = ChannelReceiver(ours), ChannelSender(theirs)
+    receiver, sender = PipeReceiver(ours), PipeSender(theirs)
     batch = big_batch()
     sender.send(FeederStatus(True))
     sender.send(batch)
@@ -89,7 +89,7 @@ def test_messages_arrive_in_order_and_a_closed_sender_is_a_dead_feeder() -> None
 
 def test_receive_waits_no_longer_than_asked() -> None:
     ours, theirs = Pipe()
-    receiver = ChannelReceiver(ours)
+    receiver = PipeReceiver(ours)
     assert receiver.receive(0) is None
     start = time.monotonic()
     assert receiver.receive(0.05) is None
@@ -98,9 +98,9 @@ def test_receive_waits_no_longer_than_asked() -> None:
     theirs.close()
 
 
-def test_a_full_channel_makes_the_sender_wait() -> None:
+def test_a_full_pipe_makes_the_sender_wait() -> None:
     ours, theirs = Pipe()
-    receiver, sender = ChannelReceiver(ours, capacity=3), ChannelSender(theirs)
+    receiver, sender = PipeReceiver(ours, capacity=3), PipeSender(theirs)
     batch, sent = big_batch(), []
 
     def send_all() -> None:
@@ -125,7 +125,7 @@ def test_a_full_channel_makes_the_sender_wait() -> None:
 
 def test_a_sender_whose_parent_is_gone_hears_of_it() -> None:
     ours, theirs = Pipe()
-    receiver, sender = ChannelReceiver(ours), ChannelSender(theirs)
+    receiver, sender = PipeReceiver(ours), PipeSender(theirs)
     receiver.close()
     with pytest.raises(ParentDied):
         sender.send(FeederStatus(True))
@@ -134,7 +134,7 @@ def test_a_sender_whose_parent_is_gone_hears_of_it() -> None:
 
 def test_a_sender_that_waits_for_room_is_woken_when_its_parent_goes() -> None:
     ours, theirs = Pipe()
-    receiver, sender = ChannelReceiver(ours, capacity=1), ChannelSender(theirs)
+    receiver, sender = PipeReceiver(ours, capacity=1), PipeSender(theirs)
     batch, heard = big_batch(), threading.Event()
 
     def send_all() -> None:

@@ -25,7 +25,7 @@ import orjson
 from numpy.typing import NDArray
 
 from consumers.micro_batch import ItemChange, MicroBatch
-from consumers.records import OffsetRange, TopicPartition
+from consumers.records import OffsetRange, TopicPartition, offsets_in, offsets_out
 
 _BATCH, _STATUS = b"B", b"S"
 _HEADER = struct.Struct("<4I")
@@ -41,11 +41,11 @@ _COLUMNS = (
 
 
 class FeederDied(Exception):  # a state of the world, named for what happened
-    """The feeder's end of the channel is closed, and everything it had sent was received."""
+    """The feeder's end of the pipe is closed, and everything it had sent was received."""
 
 
 class ParentDied(Exception):
-    """The parent's end of the channel is closed: nobody is left to read for."""
+    """The parent's end of the pipe is closed: nobody is left to read for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class FeederStatus:
 Received = MicroBatch | FeederStatus
 
 
-class ChannelSender:
+class PipeSender:
     """The feeder's end."""
 
     def __init__(self, connection: Connection) -> None:
@@ -72,13 +72,13 @@ class ChannelSender:
         try:
             self._connection.send_bytes(encode(message))
         except OSError as error:
-            raise ParentDied("the channel is closed") from error
+            raise ParentDied("the pipe is closed") from error
 
 
-class ChannelReceiver:
-    """The parent's end: a thread moves messages from the pipe to a queue of `capacity`, and stops reading when full.
+class PipeReceiver:
+    """The parent's end: a thread moves messages to a queue of `capacity`, and stops reading when it is full.
 
-    So at most `capacity` + 1 messages are held here and a pipe's worth (about 200 KB) in the kernel, whatever the rate.
+    So at most `capacity` + 1 messages are held here and about 200 KB in the kernel, whatever the rate.
     """
 
     def __init__(self, connection: Connection, capacity: int = 8) -> None:
@@ -86,7 +86,7 @@ class ChannelReceiver:
         self._queue: queue.Queue[Received | None] = queue.Queue(capacity)  # None: the end
         self._dead = False
         self._closed = False
-        self._thread = threading.Thread(target=self._fill, name="channel-receiver", daemon=True)
+        self._thread = threading.Thread(target=self._fill, name="pipe-receiver", daemon=True)
         self._thread.start()
 
     def receive(self, timeout_s: float) -> Received | None:
@@ -99,7 +99,7 @@ class ChannelReceiver:
             if message is not None:
                 return message
             self._dead = True
-        raise FeederDied("the feeder has closed the channel")
+        raise FeederDied("the feeder has closed the pipe")
 
     def close(self) -> None:
         """Close the parent's end; what was not received is gone. May be called twice, not while another receives."""
@@ -131,7 +131,7 @@ def encode(message: Received) -> bytes:
             "healthy": message.healthy,
             "message": message.message,
             "items_read": message.items_read,
-            "end_offsets": _counts_out(message.end_offsets),
+            "end_offsets": offsets_out(message.end_offsets),
         }
         return _STATUS + orjson.dumps(fields)
     rest = {
@@ -141,8 +141,8 @@ def encode(message: Received) -> bytes:
         "rejected": message.rejected,
         "ahead": message.ahead,
         "misrouted": message.misrouted,
-        "expired": _counts_out(message.expired),
-        "end_offsets": _counts_out(message.end_offsets),
+        "expired": offsets_out(message.expired),
+        "end_offsets": offsets_out(message.end_offsets),
     }
     json, users, items = orjson.dumps(rest), _strings_out(message.users), _strings_out(message.items)
     header = _HEADER.pack(len(message), len(json), len(users), len(items))
@@ -154,7 +154,7 @@ def decode_message(data: bytes) -> Received:
     """The message in `data`. Its arrays share the memory of `data` and cannot be written to."""
     if data[:1] == _STATUS:
         status = orjson.loads(data[1:])
-        status["end_offsets"] = _counts_in(status["end_offsets"])
+        status["end_offsets"] = offsets_in(status["end_offsets"])
         return FeederStatus(**status)
     n, json_size, users_size, items_size = _HEADER.unpack_from(data, 1)
     at = 1 + _HEADER.size
@@ -174,8 +174,8 @@ def decode_message(data: bytes) -> Received:
         rejected=rest["rejected"],
         ahead=tuple((topic, partition, offset) for topic, partition, offset in rest["ahead"]),
         misrouted=rest["misrouted"],
-        expired=_counts_in(rest["expired"]),
-        end_offsets=_counts_in(rest["end_offsets"]),
+        expired=offsets_in(rest["expired"]),
+        end_offsets=offsets_in(rest["end_offsets"]),
     )
 
 
@@ -189,11 +189,3 @@ def _strings_in(data: bytes) -> tuple[str, ...]:
     text = data[4 + 4 * count :].decode()
     ends = np.frombuffer(data, dtype="<u4", count=count, offset=4).cumsum().tolist()
     return tuple(text[start:end] for start, end in zip([0, *ends], ends, strict=False))
-
-
-def _counts_out(counts: dict[TopicPartition, int]) -> list[tuple[str, int, int]]:
-    return [(p.topic, p.partition, n) for p, n in counts.items()]
-
-
-def _counts_in(counts: list[tuple[str, int, int]]) -> dict[TopicPartition, int]:
-    return {TopicPartition(topic, partition): n for topic, partition, n in counts}
