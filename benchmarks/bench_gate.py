@@ -16,11 +16,12 @@ import numpy as np
 from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
-from service.training.evaluate_file import Reading
-from service.training.gate import ROWS, Gate, GateRules, WeightHealth
+from service.model.config import ModelConfig
+from service.model.registry import NEW_MODEL
+from service.training.evaluation.evaluate_file import Reading
+from service.training.gate import Gate, GateRules, WeightHealth
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
-from service.training.reference import Reference, own
+from service.training.reference import Reference
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BATCH, BATCHES_A_VERSION = 256, 4
@@ -53,9 +54,10 @@ class Outcome:
 
 
 def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
-    learner = Learner(dataclasses.replace(LearnerConfig(), evaluate_sample=32))
-    gate, health, state, outcome = Gate(rules), WeightHealth(), State(), Outcome()
-    reference, since, good = Reference(learner.recommender), Changes(own), State()
+    learner = Learner(ModelConfig(channels=NEW_MODEL), evaluate_sample=32)
+    gate, health, state, outcome = Gate(rules), WeightHealth(learner.recommender.traits.learned), State(), Outcome()
+    reference = Reference(learner.recommender)
+    since, good = Changes(reference.owns), State()
     events, paired, reverted = 0, None, False
     first = learner.snapshot()
     learner.drain()
@@ -68,8 +70,8 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
         with reference.borrowed() as borrowed:
             result = learner.learn(batch, 1, borrowed)
         events += result.n_events
-        if result.ranked:
-            outcome.ndcg.append(result.ndcg_at_20 / result.ranked)
+        if result.ranked.n:
+            outcome.ndcg.append(result.ranked.mean_ndcg)
         if paired is None:
             paired = result.paired
         else:
@@ -101,7 +103,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
             good = State()
             good.apply(state.snapshot())
             gate.advanced(measured)
-            health.settled = state.tables.get(ROWS, 0)
+            health.settle(state.snapshot())
     outcome.seconds = time.perf_counter() - began
     return outcome
 

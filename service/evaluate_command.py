@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training.configuration import learner_config
-from service.training.evaluate_file import evaluate_file
+from service.training.configuration import model_config
+from service.training.evaluation.evaluate_file import evaluate_file
 
 
 def evaluate(path: Path) -> int:
@@ -27,7 +27,7 @@ def evaluate(path: Path) -> int:
             task = progress.add_task(path.name, total=1.0)
             found = evaluate_file(
                 path,
-                learner_config(settings, "cpu"),
+                model_config(settings),
                 replay=settings.replay,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )

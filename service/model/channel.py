@@ -5,7 +5,7 @@ back to a version. Whoever goes over channels (the learner, the publisher, the g
 asks for their traits. A new channel is one file in channels/, one line in registry.py and one section of the
 configuration. tests/service/model/test_channel_laws.py holds every channel of the registry to the laws.
 
-A channel's state is rows keyed by item and a few small tensors, so that all of it travels the same way: as touched rows.
+A channel's state is rows keyed by item and a few small tensors, so all of it travels the same way: as touched rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -86,18 +86,23 @@ class Taught:
 class Channel(Protocol):
     """The reader's half: what lists are made of."""
 
-    name: str
-    """As in the registry."""
-    width: int
-    """F: how many numbers it knows of a pair (history, item)."""
-    personal: bool
-    """Whether these depend on the history. Of those that do not, the ranker learns how much each number counts."""
+    @property
+    def name(self) -> str:
+        """As in the registry."""
+
+    @property
+    def width(self) -> int:
+        """F: how many numbers it knows of a pair (history, item)."""
+
+    @property
+    def personal(self) -> bool:
+        """Whether these depend on the history. Of those that do not, the ranker learns how much each number counts."""
 
     @property
     def traits(self) -> Traits: ...
 
     @property
-    def tables(self) -> Sequence[RowTable]:
+    def tables(self) -> Sequence[RowTable | IdTable]:
         """Its rows keyed by item, and whatever else it keeps in tables; a reader's copy may keep fewer."""
 
     @property
@@ -135,9 +140,6 @@ class Channel(Protocol):
 
 class LearningChannel(Channel, Protocol):
     """The trainer's half."""
-
-    @property
-    def id_tables(self) -> Sequence[IdTable]: ...
 
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
         """New items, in rows that there is room for."""

@@ -1,7 +1,7 @@
 """What the model is made of: numbers with their reasons, one section a channel.
 
-The configuration is data: every manifest carries it, readers build the model from it, and a trainer compares it with its
-own before it goes on. It outlives releases, so two rules hold for every section: a missing section means that the
+The configuration is data: every manifest carries it, readers build the model from it, and a trainer compares it with
+its own before it goes on. It outlives releases, so two rules hold for every section: a missing section means that the
 channel is off, and a missing field has its default, which is what the releases before the field did. What a new model
 begins with (`NEW_MODEL` in registry.py) may differ from the defaults.
 

@@ -87,9 +87,7 @@ def upgraded_state(state: State) -> State:
 def as_flat(update: Update) -> Update:
     """What readers load of an update, by the names of form 1: what a release of that time would have published."""
     back = {today: then for then, today in _RENAMED.items()}
-    return Update(
-        update.full, update.tables, {back.get(name, name): tensor for name, tensor in update.tensors.items()}
-    )
+    return Update(update.full, update.tables, {back.get(name, name): tensor for name, tensor in update.tensors.items()})
 
 
 _RENAMED = {f"network/{name}": f"blend/{name}" for name in FLAT_BLEND}

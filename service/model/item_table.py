@@ -25,6 +25,10 @@ class ItemTable:
         self._free: list[int] = []  # ascending; rows given back
 
     @property
+    def tables(self) -> list[RowTable | IdTable]:
+        return [self.listable, self.last_used, self.names]
+
+    @property
     def size(self) -> int:
         """Rows in use or free: one past the highest row."""
         return len(self.names)

@@ -1,5 +1,5 @@
-"""The model as a whole: items, channels, ranker, and the best k of their scores. Readers hold one; the trainer learns in
-one."""
+"""The model as a whole: items, channels, ranker, and the best k of their scores. Readers hold one; the trainer learns
+in one."""
 
 import copy
 from collections.abc import Sequence

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from model_store.chain import newest_whole, updates_between
-from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
+from model_store.errors import BrokenChain, Damaged, InvalidUpdate, NoSuchVersion, StoreUnavailable
 from model_store.store import ModelStore
 from model_store.version import Manifest
 from model_store.weights import Update
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
+from service.model.registry import UnknownConfig, parse
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Reloader:
             return
         full = [number for number, update in enumerate(updates) if update.full]
         pending = updates[full[-1] :] if full else [*self._missed, *updates]
-        spare = self._spare if self._spare is not None else Weights(Recommender(self._device), manifest)
+        spare = self._spare if self._spare is not None and not full else self._empty(manifest)
         if not full and self._spare is None and self.weights is not None:
             with self.weights.lock:
                 spare = Weights(self.weights.recommender.copy(), manifest)
@@ -142,12 +143,21 @@ class Reloader:
         self._spare = None  # should it fail half-way, nobody goes on from there
         with spare.lock:  # a scorer may still be in the middle of its last group with it
             for update in pending:
-                spare.recommender.apply(update)
+                _apply(spare.recommender, update, manifest)
             spare.recommender.prepare()
             spare.manifest = manifest
         self._spare, self.weights = self.weights, spare
         self._missed = updates[full[-1] :] if full else updates
         self._tell(manifest.version)
+
+    def _empty(self, manifest: Manifest) -> Weights:
+        """A model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
+        try:
+            return Weights(Recommender(parse(manifest.config), self._device), manifest)
+        except UnknownConfig as error:
+            raise BrokenChain(
+                f"version {manifest.version} was made by another release: {error}", manifest.version
+            ) from None
 
     def _tell(self, version: int) -> None:
         self._metrics.model_version.set(version)
@@ -158,9 +168,9 @@ class Reloader:
         found = newest_whole(self._store, live, readers=True) if self.weights is None else None
         if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
-            recommender = Recommender(self._device)
-            recommender.load(found.state.snapshot())
-            self.weights, self._spare, self._missed = Weights(recommender, found.manifest), None, []
+            weights = self._empty(found.manifest)
+            _apply(weights.recommender, found.state.snapshot(), found.manifest)
+            self.weights, self._spare, self._missed = weights, None, []
             self._tell(found.version)
         now = self._clock()
         if self._refused == live:
@@ -175,3 +185,11 @@ class Reloader:
             self._asked_at = now
             self._store.request_snapshot(f"version {live} cannot be read: {error}")
         return found is not None
+
+
+def _apply(recommender: Recommender, update: Update, manifest: Manifest) -> None:
+    """Raises: BrokenChain for numbers that the model cannot score with."""
+    try:
+        recommender.apply(update)
+    except InvalidUpdate as error:
+        raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None

@@ -10,10 +10,10 @@ from model_store.store import ModelStore
 from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
-from service.training.evaluation import PairedSums
-from service.training.gate import ROWS, Gate, GateRules, WeightHealth, figures
+from service.training.evaluation.measures import PairedSums
+from service.training.gate import Gate, GateRules, WeightHealth, figures
 from service.training.gate import Health as WeightsHealth
-from service.training.reference import Reference, own
+from service.training.reference import Reference
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +40,18 @@ class GateKeeper:
         self.revert_to: int | None = None  # the version whose weights learning should go back to
         self._store, self._lease, self._metrics, self._health = store, lease, metrics, health
         self._gate = Gate(rules, opened=opened, events=events)
-        self._weights = WeightHealth()
+        self._weights = WeightHealth(reference.traits.learned)
         self._latest = WeightsHealth()
-        self._changes = Changes(own)  # since the reference
+        self._changes = Changes(reference.owns)  # since the reference
         self._version: int | None = None  # the reference's
 
     def begin(self, state: State, version: int, reference: State | None) -> None:
         """state: what learning goes on from. version: the reference, and its state where that is another."""
-        everything = (reference or state).snapshot(own)
-        self._weights.measure(State(), state.snapshot(own))
-        self._take(everything, WeightHealth().measure(State(), everything), version)
+        everything = (reference or state).snapshot(self.reference.owns)
+        self._weights.measure(State(), state.snapshot(self.reference.owns))
+        self._take(everything, WeightHealth(self.reference.traits.learned).measure(State(), everything), version)
         if reference is not None:
-            self._changes.add(state.snapshot(own))  # what differs is not known, so everything may
+            self._changes.add(state.snapshot(self.reference.owns))  # what differs is not known, so everything may
 
     def judge(
         self, before: State, update: Update, measured: PairedSums, events: int, *, reverted: bool
@@ -92,5 +92,5 @@ class GateKeeper:
     def _take(self, update: Update, health: WeightsHealth, version: int) -> None:
         self.reference.apply(update)
         self._gate.advanced(health)
-        self._weights.settled = update.tables[ROWS].size if ROWS in update.tables else self._weights.settled
+        self._weights.settle(update)
         self._version = version

@@ -20,8 +20,8 @@ from service.model.config import ModelConfig
 from service.model.formats import upgraded_state
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
-from service.training import prequential
-from service.training.evaluation import PairedSums, RankSums
+from service.training.evaluation import prequential
+from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events, take_events, take_items
 from service.training.reference import Reference
 from service.training.user_table import UserTable
@@ -120,17 +120,13 @@ class Learner:
     # --- what travels ---
 
     @property
-    def _row_tables(self) -> list[RowTable]:
+    def _tables(self) -> list[RowTable | IdTable]:
+        """Every table that is part of a version."""
         return [
-            self.items.listable,
-            self.items.last_used,
+            *self.items.tables,
             *(table for channel in self.channels for table in channel.tables),
             *self.users.tables,
         ]
-
-    @property
-    def _id_tables(self) -> list[IdTable]:
-        return [self.items.names, self.users.names, *(table for each in self.channels for table in each.id_tables)]
 
     def _tensors(self) -> dict[str, Array]:
         """Copies."""
@@ -147,12 +143,12 @@ class Learner:
 
     def drain(self) -> Update:
         """The rows touched since the last drain, and the tensors; copies, so that learning may go on meanwhile."""
-        tables = {table.name: table.drain() for table in (*self._row_tables, *self._id_tables)}
+        tables = {table.name: table.drain() for table in self._tables}
         return Update(full=False, tables=tables, tensors=self._tensors())
 
     def snapshot(self) -> Update:
         """Everything; what a drain has to give is not changed by it."""
-        tables = {table.name: table.snapshot() for table in (*self._row_tables, *self._id_tables)}
+        tables = {table.name: table.snapshot() for table in self._tables}
         return Update(full=True, tables=tables, tensors=self._tensors())
 
     @classmethod
@@ -171,10 +167,8 @@ class Learner:
         """
         learner = cls(config, device, evaluate_sample=evaluate_sample)
         state = upgraded_state(state)
-        for ids in (learner.items.names, learner.users.names):
-            ids.load([str(i) for i in state.table(ids.name)])
-        for rows in (learner.items.listable, learner.items.last_used, *learner.users.tables):
-            rows.load(np.asarray(state.table(rows.name)))
+        for table in (*learner.items.tables, *learner.users.tables):
+            table.load(state.table(table.name))
         for channel in learner.channels:
             channel.restore(state)
         learner.recommender.blend.restore(state)

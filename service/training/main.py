@@ -23,12 +23,12 @@ from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import OK, Health, HealthServer
 from service.metrics import TrainerMetrics
+from service.model.config import ModelConfig
 from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
-from service.training.configuration import config_digest, environment, learner_config, told
+from service.training.configuration import config_digest, environment, model_config
 from service.training.gate import GateRules
-from service.training.learner_config import LearnerConfig
 from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
 from service.training.rebuild import from_kafka
 from service.training.reference import Reference
@@ -101,12 +101,13 @@ def _lead(
     other_kafka: Callable[[], str | None] = lambda: None,
 ) -> None:
     """What the trainer that holds the lease does."""
-    config = learner_config(settings, _device(settings.device))
-    types = list(settings.event_weights)
-    origin = Origin(run_id, kafka, config_digest(config, types), told(config, types), environment(config.device))
+    config, device = model_config(settings), _device(settings.device)
+    origin = Origin(run_id, kafka, config_digest(config), config.to_json(), environment(device))
 
     def begun() -> Beginning | None:
-        return wait_for("kafka", lambda: _begin(settings, store, config, origin, metrics), NoAnswer, health, stop)
+        return wait_for(
+            "kafka", lambda: _begin(settings, store, config, device, origin, metrics), NoAnswer, health, stop
+        )
 
     start = wait_for("redis", begun, StoreUnavailable, health, stop)
     if start is None:
@@ -154,7 +155,7 @@ def _lead(
             publisher,
             keeper,
             lambda offsets: start_feeder(replace(feeder_config, start=dict(offsets))),
-            event_types=types,
+            event_types=list(settings.event_weights),
             events_topic=settings.events_topic,
             batch_events=settings.batch_events,
             replay=settings.replay,
@@ -168,13 +169,20 @@ def _lead(
 
 
 def _begin(
-    settings: TrainerSettings, store: RedisStore, config: LearnerConfig, origin: Origin, metrics: TrainerMetrics
+    settings: TrainerSettings,
+    store: RedisStore,
+    config: ModelConfig,
+    device: str,
+    origin: Origin,
+    metrics: TrainerMetrics,
 ) -> Beginning:
     with ExitStack() as stack:
         open_reader = from_kafka(
             stack, settings.kafka_bootstrap, settings.kafka_config, settings.event_weights, settings.items_topic
         )
-        return begin(store, config, origin, open_reader, fresh=settings.fresh, metrics=metrics)
+        beginning = begin(store, config, device, origin, open_reader, fresh=settings.fresh, metrics=metrics)
+        beginning.learner.evaluate_sample = settings.evaluate_sample
+        return beginning
 
 
 class _ShownLeases(Leases):

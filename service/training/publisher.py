@@ -32,7 +32,7 @@ from model_store.version import BatchRecord, KafkaIds, Kind, Manifest, timestamp
 from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
 from service.training.gate import GateRules
 from service.training.gatekeeper import GateKeeper
 from service.training.reference import Reference
@@ -274,7 +274,7 @@ class Publisher:
         if checkpoint:
             changed = _joined(changed, self._checkpoint.take(self._state))
         try:
-            blobs = encode(self._state.snapshot() if kind == "snapshot" else changed)
+            blobs = self._encoded(self._state.snapshot() if kind == "snapshot" else changed)
         except InvalidUpdate as error:  # not finite, so it cannot even be written
             for changes in (self._weights, self._checkpoint):
                 changes.add(changed)
@@ -324,7 +324,7 @@ class Publisher:
                 else:
                     kind, checkpoint = "snapshot", True
                     self._checkpoint.take(self._state)
-                    blobs = encode(self._state.snapshot())
+                    blobs = self._encoded(self._state.snapshot())
         self._health.set("redis", OK)
         self.version = self._parent = version
         self._released.append((version, self._batches))
@@ -334,6 +334,10 @@ class Publisher:
         self._gate.released(version, self._state, why_not)
         if kind == "snapshot":
             self._retire()
+
+    def _encoded(self, update: Update) -> dict[str, bytes]:
+        """Raises: InvalidUpdate."""
+        return encode(update, logarithms=self.reference.traits.logarithms)
 
     def _fall_back(self) -> None:
         """Builds on the newest version that a failover or a restart of the store has left, with the batches of all it

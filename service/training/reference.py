@@ -1,7 +1,7 @@
 """A version known to be good, kept to be compared with: its weights beside the learner's present counts.
 
-Only what learning can ruin is the reference's own: what is learned by gradient. Which items may be listed, counts and the
-event clock are the learner's, since a return to the reference's weights would not change those either.
+Only what learning can ruin is the reference's own: what is learned by gradient. Which items may be listed, counts and
+the event clock are the learner's, since a return to the reference's weights would not change those either.
 """
 
 import threading
@@ -24,18 +24,18 @@ class Reference:
 
     def __init__(self, learning: Recommender) -> None:
         self._learning = learning
-        self._learned = learning.traits.learned
+        self.traits = learning.traits
         self._lock = threading.Lock()
         self._weights: Recommender | None = None
         self._known = 0  # rows below were there when the reference was made
 
     def owns(self, name: str) -> bool:
         """Whether a table or tensor is the reference's own."""
-        return name in self._learned
+        return name in self.traits.learned
 
     def apply(self, update: Update) -> None:
         """Moves on by what has changed since, or begins with a full update; only what is its own is looked at."""
-        own = _part(upgraded(update), self._learned)
+        own = _part(upgraded(update), self.traits.learned)
         with self._lock:
             if update.full:
                 self._weights = Recommender(self._learning.config, self._learning.device)

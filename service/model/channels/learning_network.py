@@ -57,7 +57,6 @@ class LearningNetwork(Network):
         self.optimizer = adamw(self.dense, config)
         self.negatives = NegativeSampler(config.negatives)
         self.replay = Replay(config.replay_capacity, length)
-        self.id_tables: tuple[()] = ()
 
     @property
     def tables(self) -> list[RowTable]:
@@ -158,9 +157,7 @@ class LearningNetwork(Network):
             Sample(local[sample.rows], sample.log_expected),
             step.judging,
         )
-        squared = sum(
-            float(g.square().sum()) for g in (gradients.rows, gradients.dense.vector, gradients.blend.vector)
-        )
+        squared = sum(float(g.square().sum()) for g in (gradients.rows, gradients.dense.vector, gradients.blend.vector))
         if not (math.isfinite(gradients.loss) and math.isfinite(squared)):
             return replace(taught, grad_norm=math.inf, skipped=True)
         rows, accumulated = adagrad_rows(
@@ -177,7 +174,7 @@ class LearningNetwork(Network):
 
     def restore(self, state: State) -> None:
         for table in self.tables:
-            table.load(np.asarray(state.table(table.name)))
+            table.load(state.table(table.name))
         self.unit.resize(self.rows.size)
         self.unit.data[: self.rows.size] = normalise(self.rows.data[: self.rows.size])[0]
         self.replay.written = int(np.asarray(state.tensor("trainer/replay/written"))[0])

@@ -5,7 +5,7 @@ are made with; learning_network.py is how it learns.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -43,9 +43,9 @@ class NetworkConfig(Section):
 class Network:
     """A reader's: it holds the rows' directions, and not the rows."""
 
-    name: ClassVar[str] = "network"
-    width: ClassVar[int] = 1  # the cosine
-    personal: ClassVar[bool] = True
+    name = "network"
+    width = 1  # the cosine
+    personal = True
 
     def __init__(self, config: NetworkConfig, length: int, device: str = "cpu") -> None:
         """`length` L: items of a history that are looked at."""

@@ -10,7 +10,6 @@ Time is the number of accepted events, not seconds: deterministic, and the same 
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,16 +35,15 @@ class PopularityConfig(Section):
 class Popularity:
     """`table` [N, K]: log of the sum of exp(lambda_k t) over an item's events; -inf where there were none."""
 
-    name: ClassVar[str] = "popularity"
-    personal: ClassVar[bool] = False
-    traits: ClassVar[Traits] = Traits(logarithms=frozenset({"item/popularity"}))
+    name = "popularity"
+    personal = False
+    traits = Traits(logarithms=frozenset({"item/popularity"}))
 
     def __init__(self, config: PopularityConfig, device: str = "cpu") -> None:
         self.half_lives = np.array(config.half_lives, dtype=np.float64)  # [K] in events
         self.width = len(self.half_lives)
         self.rate = math.log(2) / self.half_lives  # [K] lambda
         self.table = RowTable("item/popularity", (self.width,), torch.float64, fill=-math.inf, device=device)
-        self.id_tables: tuple[()] = ()
 
     @property
     def tables(self) -> list[RowTable]:
@@ -133,7 +131,7 @@ class Popularity:
         return met
 
     def restore(self, state: State) -> None:
-        self.table.load(np.asarray(state.table(self.table.name)))
+        self.table.load(state.table(self.table.name))
 
     def reset(self, state: State, ids: Sequence[str]) -> None:
         """Counts stay."""

@@ -14,11 +14,14 @@ from model_store.memory_store import MemoryStore
 from model_store.store import CHALLENGER
 from model_store.weights import Rows, State, Update
 from service.model.recommender import Recommender
-from service.training.evaluation import PairedSums
-from service.training.gate import DENSE, ROWS, Gate, GateRules, Health, WeightHealth
+from service.training.evaluation.measures import PairedSums
+from service.training.gate import Gate, GateRules, Health, WeightHealth
 from service.training.gatekeeper import REFERENCE
-from tests.service.training.runs import CONFIG, RULES, Run, manifests
+from tests.service.model.configs import small
+from tests.service.training.runs import RULES, Run, manifests
 from tests.service.training.streams import Event, clicks, micro_batch, world_of_classes
+
+ROWS, OUT = "item/row", "network/out_weight"  # what gradients change
 
 GROWN = GateRules(grown=0)
 GOOD = Health(row_norm=1.0, dense_norm=3.0)
@@ -168,12 +171,12 @@ def update(rows: Sequence[Sequence[float]], index: Sequence[int], size: int, *, 
     return Update(
         full=full,
         tables={ROWS: Rows(np.array(index, np.int64), np.array(rows, np.float32), size)},
-        tensors={f"{DENSE}out_weight": np.array([3.0, 4.0], np.float32), "trainer/x": np.array([9.0], np.float32)},
+        tensors={OUT: np.array([3.0, 4.0], np.float32), "trainer/x": np.array([9.0], np.float32)},
     )
 
 
 def test_health_is_kept_at_the_cost_of_what_changes() -> None:
-    health, state = WeightHealth(), State()
+    health, state = WeightHealth({ROWS, OUT}), State()
     steps = [
         update([[3, 4], [0, 1]], [0, 1], 2, full=True),
         update([[0, 2], [1, 0]], [1, 2], 3),
@@ -187,12 +190,12 @@ def test_health_is_kept_at_the_cost_of_what_changes() -> None:
         assert norms[-1].row_norm == pytest.approx(np.sqrt(np.square(rows).sum(1).mean()))
     assert all(each.dense_norm == 5.0 and each.finite for each in norms)
     assert [each.rows_moved for each in norms] == [0.0, 0.0, 0.0]  # no row is settled yet
-    health.settled = 2
+    health.settle(update([[0, 0], [0, 0]], [0, 1], 2))
     assert health.measure(state, update([[-6, -8], [0, 2.1]], [0, 1], 3)).rows_moved == 0.5
 
 
 def test_weights_that_are_not_numbers_are_noticed_and_forgotten_once_replaced() -> None:
-    health, state = WeightHealth(), State()
+    health, state = WeightHealth({ROWS, OUT}), State()
     for rows, finite in (([[1, 0]], True), ([[np.nan, 0]], False), ([[0, 2]], True)):
         each = update(rows, [0], 1, full=not state.tables)
         found = health.measure(state, each)
@@ -205,9 +208,7 @@ def test_weights_that_are_not_numbers_are_noticed_and_forgotten_once_replaced() 
 
 POISON_RULES = GateRules(grown=2_000, least=100, advance=1_500, revert=400, usual=3_000)
 CLASSES = 10
-LEARNED = dataclasses.replace(
-    CONFIG, dim=16, negatives=64, replay_capacity=2000, replay_recent=500, half_lives=(200.0, 2000.0)
-)
+LEARNED = small(dim=16, negatives=64, replay_capacity=2000, replay_recent=500, half_lives=(200.0, 2000.0))
 
 
 def garbage(n: int, seed: int) -> list[Event]:
@@ -228,7 +229,7 @@ def fed(events: Sequence[Event], size: int = 100) -> list[MicroBatch]:
 
 def taste_kept(state: State, users: int = 200) -> float:
     """The share of a list's first ten that is of the class a user's history is of, by the weights of a version."""
-    model, rng = Recommender(), np.random.default_rng(1)
+    model, rng = Recommender(LEARNED), np.random.default_rng(1)
     model.load(state.snapshot())
     classes = rng.integers(CLASSES, size=users)
     histories = [model.rows_of([f"c{c}-{i}" for i in rng.integers(10, size=5)]) for c in classes]
