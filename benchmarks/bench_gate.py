@@ -19,7 +19,8 @@ from model_store.weights import State
 from service.model.config import ModelConfig
 from service.model.registry import NEW_MODEL
 from service.training.evaluation.evaluate_file import Reading
-from service.training.gate import Gate, GateRules, WeightHealth
+from service.training.gate.gate import Gate, GateRules
+from service.training.gate.norms import NormTracker
 from service.training.learner import Learner
 from service.training.reference import Reference
 
@@ -55,13 +56,13 @@ class Outcome:
 
 def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
     learner = Learner(ModelConfig(channels=NEW_MODEL), evaluate_sample=32)
-    gate, health, state, outcome = Gate(rules), WeightHealth(learner.recommender.traits.learned), State(), Outcome()
-    reference = Reference(learner.recommender)
+    reference, state, outcome = Reference(learner.recommender), State(), Outcome()
+    gate, norms = Gate(rules), NormTracker(reference.traits.learned)
     since, good = Changes(reference.owns), State()
-    events, paired, reverted = 0, None, False
+    events, paired, reverted, go_back = 0, None, False, False
     first = learner.snapshot()
     learner.drain()
-    health.measure(state, first)
+    norms.measure(state, first)
     for each in (state, good):
         each.apply(first)
     reference.apply(first)
@@ -76,7 +77,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
             paired = result.paired
         else:
             paired.add(result.paired)
-        if gate.should_revert():
+        if go_back and not reverted:
             learner.reset_weights(good)
             outcome.reverts += 1
             reverted = True
@@ -84,13 +85,14 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
         if number % BATCHES_A_VERSION:
             continue
         update = learner.drain()
-        measured = health.measure(state, update)
+        measured = norms.measure(state, update)
         state.apply(update)
         since.add(update)
         if reverted:
             gate.reverted()
         gate.observe(paired, events)
-        why = gate.verdict(measured)
+        verdict = gate.verdict(measured)
+        why, go_back = verdict.why_not, verdict.go_back
         outcome.versions += 1
         paired, reverted = None, False
         if why is not None:
@@ -98,12 +100,12 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
             outcome.first_held = outcome.first_held or number
             if why.split()[0] not in {r.split()[0] for r in outcome.reasons}:
                 outcome.reasons.append(f"batch {number}: {why}")
-        elif gate.should_advance():
+        elif verdict.advance:
             reference.apply(since.take(state))
             good = State()
             good.apply(state.snapshot())
             gate.advanced(measured)
-            health.settle(state.snapshot())
+            norms.settle(state.snapshot())
     outcome.seconds = time.perf_counter() - began
     return outcome
 

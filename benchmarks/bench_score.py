@@ -10,12 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from consumers.times import iso, now_ms
 from model_store.weights import Update
 from service.model.channels.network import NetworkConfig
 from service.model.config import ModelConfig
 from service.model.recommender import Recommender
 from service.model.registry import NEW_MODEL
-from service.scoring.recommendations import list_json, timestamp
+from service.scoring.recommendations import list_json
 from service.scoring.top_k import rank
 from service.training.learner import Learner
 from tests.service.training.streams import micro_batch, random_events
@@ -67,7 +68,9 @@ def main() -> None:
         score = _milliseconds(lambda r=recommender, h=histories: rank(r, h, K))  # type: ignore[misc]
         json = _milliseconds(
             lambda ranked=ranked: [  # type: ignore[misc]
-                list_json("u", best, model_version=1, trained_through=through, events_seen=9, generated_at=timestamp())
+                list_json(
+                    "u", best, model_version=1, trained_through=through, events_seen=9, generated_at=iso(now_ms())
+                )
                 for best in ranked
             ]
         )

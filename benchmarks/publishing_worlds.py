@@ -32,7 +32,9 @@ from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.publisher import Candidate, Origin, Publisher, PublisherRules, Standing
+from service.training.publishing.candidate import Candidate, Origin, Standing
+from service.training.publishing.publisher import Publisher
+from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
 from service.training.trainer import Trainer
 from tests.service.model.configs import network_of, popularity_of

@@ -19,11 +19,15 @@ def event_digest(event: Interaction, record: Record) -> bytes:
     BLAKE2b, the same in every process and on every machine. No id in UTF-8 holds the byte FF, so the two kinds of name
     cannot meet. Read as a little-endian int64 they are `MicroBatch.event_key`.
     """
-    event_id = event.event_id
-    if event_id is not None:
-        return blake2b(event_id.encode(), digest_size=8).digest()
+    if event.event_id is not None:
+        return id_digest(event.event_id)
     place = f"{record.topic}-{record.partition}-{record.offset}".encode()
     return blake2b(b"\xff" + place, digest_size=8).digest()
+
+
+def id_digest(event_id: str) -> bytes:
+    """The name of an event that has an id."""
+    return blake2b(event_id.encode(), digest_size=8).digest()
 
 
 Taken = Mapping[TopicPartition, Sequence[tuple[Record, Outcome]]]

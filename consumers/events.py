@@ -7,12 +7,13 @@ ignored, so that a producer may add some.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from consumers.times import EARLIEST_MS, LATEST_MS, parse_iso
 
 DEFAULT_EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
@@ -34,22 +35,6 @@ MS_PER_DAY = 86_400_000
 FUTURE_TOLERANCE_MS = MS_PER_DAY
 """How far ahead of the reader's clock an event's `ts` may be; more is a sender's clock error."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
-_EARLIEST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
-_INT64_MAX = 2**63 - 1
-
-
-def iso_to_epoch_ms(text: str) -> int:
-    """Epoch milliseconds (rounded down) of an ISO-8601 date and time with an offset.
-
-    Raises ValueError for anything else: without an offset the moment would be a guess.
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("the time carries no offset")
-    return (moment - _EPOCH) // _MILLISECOND
-
 
 class _EpochMs:
     """Integer epoch milliseconds, or ISO-8601 with an offset, which becomes the former.
@@ -61,20 +46,20 @@ class _EpochMs:
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.union_schema(
             [
-                core_schema.int_schema(strict=True, ge=_EARLIEST_MS, le=_INT64_MAX),
+                core_schema.int_schema(strict=True, ge=EARLIEST_MS, le=LATEST_MS),
                 core_schema.no_info_after_validator_function(
-                    iso_to_epoch_ms, core_schema.str_schema(strict=True, max_length=64)
+                    parse_iso, core_schema.str_schema(strict=True, max_length=64)
                 ),
             ],
             mode="left_to_right",
             custom_error_type="epoch_ms",
-            custom_error_message="must be integer epoch milliseconds, or ISO-8601 with an offset",
+            custom_error_message="must be integer epoch milliseconds, or ISO-8601 with an offset, from the year 1 on",
         )
 
 
 EpochMs = Annotated[int, _EpochMs]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-Int64 = Annotated[int, Field(ge=-(2**63), le=_INT64_MAX)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Scalar = str | bool | Int64 | float | None
 
 

@@ -15,6 +15,7 @@ from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederStatus, Received
 from consumers.records import TopicPartition, offsets_in, offsets_out
 from consumers.source import EventSource
+from consumers.times import now_ms
 
 _STATUS_EVERY_S = 1.0
 _IDLE_POLL_S = 0.1
@@ -64,14 +65,14 @@ class FeederLoop:
         dead_letters: DeadLetters,
         sender: Sender,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        now_ms: Callable[[], int] = now_ms,
     ) -> None:
         self._config = config
         self._source = source
         self._dead_letters = dead_letters
         self._sender = sender
         self._clock = clock
-        self._wall_clock = wall_clock
+        self._now_ms = now_ms
         self._rules = DecodeRules(config.event_types, config.items_topic, config.future_tolerance_ms)
         self._batcher = MicroBatcher(config.batch_events, config.batch_wait_s, list(config.event_types), clock)
         self._batcher.start_at(config.start)
@@ -90,7 +91,7 @@ class FeederLoop:
         for batch in self._batcher.skip(self._source.take_expired()):
             self._hand_on(batch)
         if records:
-            decoded = decode(records, self._rules, int(self._wall_clock() * 1000))
+            decoded = decode(records, self._rules, self._now_ms())
             self._dead_letters.send(decoded.rejects)
             for batch in self._batcher.add(decoded):
                 self._hand_on(batch)

@@ -49,3 +49,24 @@ def offsets_out(offsets: Offsets) -> list[tuple[str, int, int]]:
 def offsets_in(offsets: Iterable[tuple[str, int, int]]) -> dict[TopicPartition, int]:
     """What `offsets_out` made, read back."""
     return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}
+
+
+def by_topic(offsets: Offsets) -> dict[str, dict[str, int]]:
+    """Offsets as manifests and lists name them: topic -> partition -> the offset to read next, in order.
+
+    >>> by_topic({TopicPartition("events", 10): 7, TopicPartition("events", 2): 5})
+    {'events': {'2': 5, '10': 7}}
+    """
+    named: dict[str, dict[str, int]] = {}
+    for (topic, partition), offset in sorted(offsets.items()):
+        named.setdefault(topic, {})[str(partition)] = offset
+    return named
+
+
+def from_topics(named: Mapping[str, Mapping[str, int]]) -> dict[TopicPartition, int]:
+    """What `by_topic` made, read back."""
+    return {
+        TopicPartition(topic, int(partition)): offset
+        for topic, partitions in named.items()
+        for partition, offset in partitions.items()
+    }

@@ -1,6 +1,8 @@
 """Every metric and what it means. Names are public; docs/operations.md lists them all, and a test compares the two."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 PREFIX = "tidemill"
 SECONDS = (
@@ -30,6 +32,27 @@ SECONDS = (
 BYTES = tuple(1024 * 4**k for k in range(12))
 
 
+class Level(Gauge):
+    """A gauge that is exported only while it has a value: a 0 that nobody measured would pass for a measurement."""
+
+    _known = False
+
+    def set(self, value: float) -> None:
+        self._known = True
+        super().set(value)
+
+    def show(self, value: float | None) -> None:
+        """Sets it, or takes it back where there is no value."""
+        self._known = value is not None
+        super().set(0.0 if value is None else value)
+
+    def collect(self) -> Iterable[Metric]:
+        for family in super().collect():
+            if not self._known:
+                family.samples.clear()
+            yield family
+
+
 class _Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,7 +60,11 @@ class _Metrics:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, namespace=PREFIX, registry=self.registry)
 
+    def _level(self, name: str, meaning: str) -> Level:
+        return Level(name, meaning, namespace=PREFIX, registry=self.registry)
+
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        """One value a label, each from when it is set."""
         return Gauge(name, meaning, labels, namespace=PREFIX, registry=self.registry)
 
     def _histogram(self, name: str, meaning: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
@@ -57,9 +84,9 @@ class ConsumerMetrics(_Metrics):
             "events_expired_total", "records the broker had already deleted before they were read", "topic", "partition"
         )
         self.lag_events = self._gauge("consumer_lag_events", "records not yet taken in", "topic", "partition")
-        self.lag_seconds = self._gauge("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
-        self.model_version = self._gauge("model_version", "version in use (scorer) or published last (trainer)")
-        self.model_age = self._gauge("model_age_seconds", "seconds since that version was made")
+        self.lag_seconds = self._level("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
+        self.model_version = self._level("model_version", "version in use (scorer) or published last (trainer)")
+        self.model_age = self._level("model_age_seconds", "seconds since that version was made")
         self.health_check = self._gauge("health_check", "1 while a check of /health is ok, else 0", "check")
 
 
@@ -67,28 +94,28 @@ class TrainerMetrics(ConsumerMetrics):
     def __init__(self) -> None:
         super().__init__()
         self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
-        self.events_trained_all = self._gauge(
+        self.events_trained_all = self._level(
             "model_events_trained", "events the model has learned from, over all runs"
         )
         self.train_step = self._histogram("train_step_seconds", "time to learn one micro-batch")
-        self.train_loss = self._gauge("train_loss", "loss of the last micro-batch, before its step")
+        self.train_loss = self._level("train_loss", "loss of the last micro-batch, before its step")
         self.batches_skipped = self._counter(
             "batches_skipped_total", "micro-batches with a non-finite loss or gradient"
         )
         self.weights_reset = self._counter("weights_reset_total", "returns to the weights of the last good version")
-        self.replay = self._gauge("replay_per_event", "past events learned again for each new one, adapted to the load")
-        self.recall = self._gauge("prequential_recall_at_20", "share of next items among the 20 best, before learning")
-        self.ndcg = self._gauge("prequential_ndcg_at_20", "NDCG at 20 of the next item, before learning from it")
-        self.items = self._gauge("model_items", "item rows in use")
-        self.users = self._gauge("model_users", "users whose history the trainer keeps")
+        self.replay = self._level("replay_per_event", "past events learned again for each new one, adapted to the load")
+        self.recall = self._level("prequential_recall_at_20", "share of next items among the 20 best, before learning")
+        self.ndcg = self._level("prequential_ndcg_at_20", "NDCG at 20 of the next item, before learning from it")
+        self.items = self._level("model_items", "item rows in use")
+        self.users = self._level("model_users", "users whose history the trainer keeps")
         self.publish_seconds = self._histogram("publish_seconds", "from touched rows to a live version", "kind")
         self.publish_bytes = self._histogram("publish_bytes", "bytes of a version's blobs", "kind", buckets=BYTES)
         self.publish_failures = self._counter("publish_failures_total", "attempts to publish that the store refused")
         self.versions_held_back = self._counter(
             "versions_held_back_total", "versions that were published and did not go live (the gate, or a pin)"
         )
-        self.gate_open = self._gauge("gate_open", "1 while the gate lets versions go live, else 0")
-        self.gate_difference = self._gauge(
+        self.gate_open = self._level("gate_open", "1 while the gate lets versions go live, else 0")
+        self.gate_difference = self._level(
             "gate_ndcg_difference", "NDCG at 20 of the present weights less that of the last version found good"
         )
         self.versions_relearned = self._counter(
@@ -112,8 +139,8 @@ class ScorerMetrics(ConsumerMetrics):
             "stage",
         )
         self.score_seconds = self._histogram("score_seconds", "top-k of one group of users")
-        self.active_users = self._gauge("active_users", "users held in memory because they acted lately")
-        self.lists_due = self._gauge("lists_due", "users whose latest events no list reflects yet")
+        self.active_users = self._level("active_users", "users held in memory because they acted lately")
+        self.lists_due = self._level("lists_due", "users whose latest events no list reflects yet")
         self.history_conflicts = self._counter(
             "history_conflicts_total", "histories another scorer had changed, read again and continued"
         )

@@ -16,6 +16,10 @@ class Fatal(RuntimeError):
     """The process cannot go on; the message is the one line its user sees, and the exit code is 1."""
 
 
+class WrongUsage(ValueError):
+    """What a command was given makes no sense; the message is one line, and the exit code is 2."""
+
+
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set; a second one ends the process at once.
 

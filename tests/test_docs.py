@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from consumers.decode import Reason
-from service.cli import build_parser
+from service.cli import build_parser, load
 from service.metrics import ConsumerMetrics, ScorerMetrics, TrainerMetrics
 from service.settings import settings_table
 
@@ -38,11 +38,10 @@ def code_of(page: str) -> str:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    found: dict[str, argparse.ArgumentParser] = {}
-    for action in build_parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= action.choices
-    return found
+    parsers = build_parser()[1]
+    for name, parser in parsers.items():
+        load(name).arguments(parser)
+    return parsers
 
 
 def metrics_of(metrics: ConsumerMetrics) -> dict[str, tuple[str, str]]:

@@ -1,10 +1,9 @@
 """Which items may not be listed now. Every scorer reads all of `items`, from the beginning, before its first list."""
 
-import time
-
 from consumers.decode import DecodeRules, decode
 from consumers.micro_batch import ItemChange
 from consumers.source import EventSource, SourceStatus
+from consumers.times import now_ms
 
 
 class Catalogue:
@@ -33,7 +32,7 @@ class Catalogue:
         newly: set[str] = set()
         records = self._source.poll(5000, timeout_s)
         self._source.take_expired()  # of a compacted topic: nothing that still holds
-        for change in decode(records, self._rules, int(time.time() * 1000)).outcomes:
+        for change in decode(records, self._rules, now_ms()).outcomes:
             if not isinstance(change, ItemChange):
                 continue
             blocked = change.deleted or not change.available

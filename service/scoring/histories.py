@@ -11,9 +11,11 @@ from itertools import islice
 from consumers.decode import DecodeRules, decode
 from consumers.events import Interaction
 from consumers.records import Record, TopicPartition
+from consumers.times import now_ms
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
-from service.scoring.list_store import ListStore, Saved, now_ms
+from service.scoring.list_store import ListStore, Saved
+from service.scoring.live_rule import LiveRule
 from service.scoring.user_history import UserHistory
 from service.settings import ScorerSettings
 
@@ -30,18 +32,14 @@ class Histories:
         self,
         lists: ListStore,
         active: ActiveUsers,
+        rule: LiveRule,
         settings: ScorerSettings,
         metrics: ScorerMetrics,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         """`clock`: epoch milliseconds, as Kafka's timestamps are."""
-        self._lists, self._active, self._settings = lists, active, settings
+        self._lists, self._active, self._rule, self._settings = lists, active, rule, settings
         self._metrics, self._clock = metrics, clock
-        self._rules = DecodeRules(
-            event_types=settings.event_weights,
-            items_topic=settings.items_topic,
-            future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
-        )
         self._unsaved: dict[str, ActiveUser] = {}
         self._newcomers: dict[TopicPartition, list[str]] = {}  # who acted lately in partitions just taken over
 
@@ -54,13 +52,22 @@ class Histories:
 
     def take(self, records: Sequence[Record]) -> None:
         """Takes records into the histories of their users. Raises StoreUnavailable."""
-        decoded = decode(records, self._rules, self._clock())
+        self._rule.follow()
+        decoded = decode(records, self._decode_rules(), self._clock())
         events = [(o, r) for o, r in zip(decoded.outcomes, records, strict=True) if isinstance(o, Interaction)]
         self._load([event.user_id for event, _ in events])
         for event, record in events:
             self._take(event, record)
         for reject in decoded.rejects:
             self._metrics.events_rejected.labels(reject.code).inc()
+
+    def _decode_rules(self) -> DecodeRules:
+        settings = self._settings
+        return DecodeRules(
+            event_types=self._rule.current.event_weights,
+            items_topic=settings.items_topic,
+            future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
+        )
 
     def _load(self, user_ids: Sequence[str]) -> None:
         """Brings users into memory whose history is not there yet."""
@@ -86,17 +93,7 @@ class Histories:
             metrics.events_misrouted.inc()
 
     def _add(self, history: UserHistory, taken: Taken) -> bool:
-        event, where, offset, kafka_ms = taken
-        rules = self._settings
-        return history.take(
-            event,
-            where,
-            offset,
-            kafka_ms,
-            weight=rules.event_weights[event.type],
-            length=rules.history_length,
-            hide=rules.hide_seen,
-        )
+        return history.take(*taken, rule=self._rule.current, hide=self._settings.hide_seen)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -180,7 +179,3 @@ class ListStore:
 
     def _active_key(self, where: TopicPartition) -> str:
         return f"{self._prefix}:active:{where.topic}:{where.partition}"
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)

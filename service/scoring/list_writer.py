@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
 from model_store.version import Manifest
 from service.health import OK, Health
@@ -14,8 +15,8 @@ from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers
 from service.scoring.budget import Budget
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore, now_ms
-from service.scoring.recommendations import list_json, timestamp
+from service.scoring.list_store import ListStore
+from service.scoring.recommendations import list_json
 from service.scoring.reloader import Reloader, Weights
 from service.scoring.top_k import Ranked, excluded, rank
 from service.settings import ScorerSettings
@@ -108,7 +109,7 @@ class ListWriter:
                 exclude=self._excluded(weights),
                 hidden=[user.history.hidden for user in group] if hide else None,
             )
-        at = timestamp()
+        at = iso(now_ms())
         found = [(user, best) for user, best in zip(group, ranked, strict=True) if best]
         self._lists.write_lists(
             [(user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at)) for user, best in found]
@@ -143,7 +144,7 @@ class ListWriter:
             manifest = weights.manifest
             [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
         if best:
-            self._lists.write_default(_json("", best, manifest, 0, timestamp()))
+            self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
         self._default_at = now
 
     def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:

@@ -1,8 +1,6 @@
 """A list as it is written to Redis: the JSON of the contract."""
 
-import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 import orjson
 
@@ -27,12 +25,6 @@ def list_json(
             "items": [{"item_id": item, "score": score} for item, score in ranked],
         }
     )
-
-
-def timestamp(epoch_s: float | None = None) -> str:
-    """ISO 8601 in UTC with milliseconds, as in 2026-01-05T10:00:00.123Z."""
-    moment = datetime.fromtimestamp(time.time() if epoch_s is None else epoch_s, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def without(raw: bytes, blocked: frozenset[str] | set[str]) -> bytes | None:

@@ -16,12 +16,14 @@ from consumers.source import EventSource, SourceStatus
 from model_store.errors import StoreUnavailable
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring.active_users import ActiveUsers
 from service.scoring.catalogue import Catalogue
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore
 from service.scoring.list_writer import ListWriter
+from service.scoring.live_rule import LiveRule
 from service.scoring.read_offsets import ReadOffsets
 from service.scoring.reloader import Reloader
 from service.scoring.sweeper import Sweeper
@@ -51,16 +53,23 @@ class Scorer:
         metrics: ScorerMetrics,
         health: Health,
         stop: threading.Event,
+        live_history: HistoryConfig | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`other_kafka` says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
+        """`live_history`: what the live version says of histories, until it is loaded; None where there is none yet.
+        `other_kafka` says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
         self._source, self._catalogue, self._reloader, self._sweeper = source, catalogue, reloader, sweeper
         self._settings, self._metrics, self._health, self._stop = settings, metrics, health, stop
         self._other_kafka, self._clock = other_kafka, clock
         self._offsets = ReadOffsets()
         self._active = ActiveUsers(settings.max_active_users)
-        self._histories = Histories(lists, self._active, settings, metrics)
+        rule = LiveRule(
+            settings,
+            health,
+            lambda: live_history if reloader.weights is None else reloader.weights.recommender.config.history,
+        )
+        self._histories = Histories(lists, self._active, rule, settings, metrics)
         self._writer = ListWriter(
             self._active, reloader, catalogue, lists, settings, metrics=metrics, health=health, clock=clock
         )

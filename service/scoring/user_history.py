@@ -6,14 +6,17 @@ that lost the user's partition without noticing cannot overwrite what its succes
 """
 
 import re
+from array import array
 from dataclasses import dataclass, field
 
+import numpy as np
 import orjson
 
+from consumers.batcher import id_digest
 from consumers.events import Interaction
 from consumers.records import TopicPartition
+from service.model.history import LATEST, NO_KEY, HistoryRule, accept, key_of
 
-REMEMBERED_EVENT_IDS = 64  # the contract promises at least 50
 REMEMBERED_ITEMS = 500  # for lists that hide what was bought or seen
 STAMP_BYTES = 16
 
@@ -24,10 +27,10 @@ class DamagedHistory(ValueError):
 
 @dataclass(slots=True)
 class UserHistory:
-    items: list[str] = field(default_factory=list)  # latest last, at most the model's history length
+    items: list[str] = field(default_factory=list)  # latest last, at most as many as a history is long
     events_seen: int = 0  # accepted events, duplicates not counted
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
-    event_ids: list[str] = field(default_factory=list)  # latest last, at most REMEMBERED_EVENT_IDS
+    event_keys: "array[int]" = field(default_factory=lambda: array("q"))  # of the latest accepted events, latest last
     hidden: list[str] = field(default_factory=list)  # items that lists leave out, latest last
     last_event_ms: int = 0  # Kafka timestamp of the latest event taken, epoch milliseconds
     log: str = ""  # names the topic, or the cluster, that `next_offsets` are of; empty where that is not known
@@ -52,26 +55,24 @@ class UserHistory:
         offset: int,
         kafka_ms: int,
         *,
-        weight: float,
-        length: int,
+        rule: HistoryRule,
         hide: str,
     ) -> bool:
-        """Takes one event in; False for one the sender had sent before, which changes nothing but the offset.
+        """Takes one event in; False for one that its user has sent before, which changes nothing but the offset.
 
-        `weight` is that of the event's type; types of weight 0 count and are not part of the history. `hide` is the
-        setting `hide_seen`. Events must come in the order of their partition, and `has_read` be asked first.
+        `hide` is the setting `hide_seen`. Events must come in the order of their partition, and `has_read` be asked
+        first.
         """
         self.next_offsets[where] = offset + 1
-        if event.event_id is not None:
-            if event.event_id in self.event_ids:
-                return False
-            self.event_ids.append(event.event_id)
-            del self.event_ids[:-REMEMBERED_EVENT_IDS]
+        # an event without an id is named by its place, of which `has_read` knows
+        key = NO_KEY if event.event_id is None else key_of(id_digest(event.event_id))
+        if not accept(self.event_keys, key):
+            return False
         self.events_seen += 1
         self.last_event_ms = max(self.last_event_ms, kafka_ms)
-        if event.item_id is not None and weight > 0:
+        if event.item_id is not None and rule.weight(event) > 0:
             self.items.append(event.item_id)
-            del self.items[:-length]
+            del self.items[: -rule.length]
         if event.item_id is not None and (hide == "all" or (hide == "bought" and event.type == "purchase")):
             if event.item_id in self.hidden:
                 self.hidden.remove(event.item_id)
@@ -88,7 +89,8 @@ class UserHistory:
             "items": self.items,
             "events_seen": self.events_seen,
             "next_offsets": offsets,
-            "event_ids": self.event_ids,
+            "event_keys": _written(self.event_keys),
+            "event_ids": [],  # releases that know no keys need it
             "hidden": self.hidden,
             "last_event_ms": self.last_event_ms,
             "log": self.log,
@@ -121,7 +123,7 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
                 for topic, offsets in body["next_offsets"].items()
                 for partition, offset in offsets.items()
             },
-            event_ids=_strings(body["event_ids"]),
+            event_keys=_keys(body),
             hidden=_strings(body["hidden"]),
             last_event_ms=_count(body["last_event_ms"]),
             log=_text(body.get("log", "")),
@@ -129,6 +131,26 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedHistory(f"not a history: {raw[:60]!r}: {error}") from error
     return stamped[1], history
+
+
+def _written(keys: "array[int]") -> str:
+    """A comma after each: 16 hex digits, the digest of the event's id, or nothing where it had none."""
+    digits = np.array(keys, "<i8").tobytes().hex(",", 8)
+    return digits.replace(_NO_DIGEST, "") + "," if keys else ""
+
+
+_NO_DIGEST = "0" * 16
+
+
+def _keys(body: dict[str, object]) -> "array[int]":
+    """Earlier releases kept the ids themselves, and none for events without one."""
+    if "event_keys" not in body:
+        return array("q", [key_of(id_digest(event_id)) for event_id in _strings(body["event_ids"])])
+    *digests, rest = _text(body["event_keys"]).split(",")
+    if rest or any(len(digest) not in (0, 16) for digest in digests):
+        raise ValueError("the events' keys must be of 16 hex digits each, or none, and a comma")
+    keys = bytes.fromhex("".join(digest or _NO_DIGEST for digest in digests))
+    return array("q", np.frombuffer(keys, "<i8")[-LATEST:].tolist())
 
 
 def _strings(value: object) -> list[str]:
@@ -139,7 +161,7 @@ def _strings(value: object) -> list[str]:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("the log's name must be a string")
+        raise TypeError("the log's name and the events' keys must be strings")
     return value
 
 

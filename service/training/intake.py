@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.micro_batch import MicroBatch
+from service.model.history import keys_of
 from service.model.item_table import ItemTable
 from service.training.user_table import UserTable
 
@@ -82,7 +83,7 @@ def take_events(
     limit: rows of users in all, None: any number. Raises: IndexError for a type that has no weight.
     """
     user = users.rows_of(batch.users, limit=limit)[batch.user]  # [events]
-    key = np.where(batch.event_key == 0, 1, batch.event_key)  # 0 marks an empty slot
+    key = keys_of(batch.event_key)
     accepted = ~users.duplicates(user, key)
     time = clock + np.cumsum(accepted) - 1
     weight = np.asarray(event_weights, dtype=np.float64)[batch.type]

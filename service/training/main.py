@@ -28,11 +28,13 @@ from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import config_digest, environment, model_config
-from service.training.gate import GateRules
-from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
-from service.training.rebuild import from_kafka
+from service.training.gate.gate import GateRules
+from service.training.publishing.candidate import Candidate, Origin
+from service.training.publishing.publisher import Publisher
+from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
-from service.training.resume import Beginning, begin
+from service.training.restart.rebuild import from_kafka
+from service.training.restart.resume import Beginning, begin
 from service.training.trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from consumers.micro_batch import MicroBatch
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics, next_offsets
 from model_store.version import BatchRecord, Manifest
 from service.training.evaluation.measures import RankSums
 from service.training.learner import LearnResult
@@ -23,12 +23,7 @@ class Progress:
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Progress":
-        offsets = {
-            TopicPartition(topic, int(partition)): offset
-            for topic, partitions in manifest.trained_through.items()
-            for partition, offset in partitions.items()
-        }
-        return cls(trained_through=offsets, events_trained=manifest.events_trained)
+        return cls(from_topics(manifest.trained_through), manifest.events_trained)
 
     def add(self, batch: MicroBatch, result: LearnResult, replay: int, weights_of_version: int | None = None) -> None:
         """Raises ValueError when the batch does not continue where the last one ended."""
@@ -37,7 +32,7 @@ class Progress:
             at = self.trained_through.get(where)
             if at is not None and start < at:
                 raise ValueError(f"{topic}[{partition}]: a batch from {start}, but everything before {at} is learned")
-        self.trained_through.update({TopicPartition(r.topic, r.partition): r.end for r in batch.ranges})
+        self.trained_through.update(next_offsets(batch.ranges))
         self.events_trained += result.n_events
         self.batches.append(
             BatchRecord(
@@ -59,13 +54,6 @@ class Progress:
             figures["prequential_recall_at_20"] = self.ranked.hit_rate
             figures["prequential_ndcg_at_20"] = self.ranked.mean_ndcg
         return figures
-
-    def offsets_by_topic(self) -> dict[str, dict[str, int]]:
-        """As a manifest names them."""
-        by_topic: dict[str, dict[str, int]] = {}
-        for (topic, partition), offset in sorted(self.trained_through.items()):
-            by_topic.setdefault(topic, {})[str(partition)] = offset
-        return by_topic
 
     def take_batches(self) -> tuple[BatchRecord, ...]:
         taken, self.batches = tuple(self.batches), []

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
@@ -17,8 +18,9 @@ from service.process import Fatal
 from service.training.evaluation.measures import PairedSums
 from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
-from service.training.publisher import Candidate, Publisher
-from service.training.resume import OTHER_KAFKA
+from service.training.publishing.candidate import Candidate, Outcome
+from service.training.publishing.publisher import Publisher
+from service.training.restart.resume import OTHER_KAFKA
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +63,11 @@ class Trainer:
         self._skipped_in_a_row = 0
         self._good_version = publisher.published_version  # before the last batch that was learned
         self._paired = PairedSums()  # since the last version, against the gate's reference
-        self._reverted = False  # learning has gone back to the reference since the last version
+        self._submitted: Future[Outcome] | None = None  # what becomes of the last candidate, as long as it is open
+        self._good_reference: int | None = None  # the version whose weights learning should go back to
+        self._reverted = False  # learning has gone back to the reference since the last candidate
         self._dirty = False  # something has been learned or passed since the last version
         self._housekept = self._committed = 0.0
-        self._model_at = time.time()
 
     def run(self) -> None:
         """Raises Fatal; on return, everything learned is published unless the store is away."""
@@ -142,10 +145,11 @@ class Trainer:
 
     def _after_failing_versions(self) -> int | None:
         """Where the gate has held back versions for long, learning goes on from the last one that was good."""
-        good = self._publisher.take_revert()
-        if good is None:
+        self._hear_outcome()
+        if self._good_reference is None:
             return None
-        back_to = self._back_to(good, "version after version was held back")
+        back_to = self._back_to(self._good_reference, "version after version was held back")
+        self._good_reference = None
         self._reverted = back_to is not None
         return back_to
 
@@ -161,16 +165,25 @@ class Trainer:
         log.error("%s: back to the weights of version %d", why, at)
         return at
 
+    def _hear_outcome(self) -> None:
+        """Of the last candidate, once it is known. Where it failed altogether, the publisher's failure says so."""
+        if self._submitted is None or not self._submitted.done():
+            return
+        if self._submitted.exception() is None and not self._reverted:  # else it was judged by weights that are gone
+            self._good_reference = self._submitted.result().back_to
+        self._submitted = None
+
     def _publish_if_due(self) -> None:
-        if self._dirty and self._publisher.ready():
+        if (self._dirty or self._publisher.wants_snapshot) and self._publisher.ready():
             self._submit()
 
     def _submit(self) -> None:
-        self._publisher.submit(
+        self._hear_outcome()
+        self._submitted = self._publisher.submit(
             Candidate(
                 update=self._learner.drain(),
                 batches=self._progress.take_batches(),
-                trained_through=self._progress.offsets_by_topic(),
+                trained_through=dict(self._progress.trained_through),
                 events_trained=self._progress.events_trained,
                 metrics=self._progress.metrics(),
                 paired=self._paired,
@@ -178,7 +191,6 @@ class Trainer:
             )
         )
         self._paired, self._reverted, self._dirty = PairedSums(), False, False
-        self._model_at = time.time()
 
     def _publish_the_rest(self) -> None:
         if not self._publisher.wait_idle(LAST_VERSION_S):
@@ -204,10 +216,8 @@ class Trainer:
         now = time.monotonic()
         if now - self._housekept >= HOUSEKEEPING_EVERY_S:
             self._housekept = now
-            self._metrics.model_age.set(time.time() - self._model_at)
+            self._show_age()
             self._show_lag()
-            if self._publisher.idle and self._publisher.snapshot_wanted() and self._publisher.ready():
-                self._submit()
         if now - self._committed >= COMMIT_EVERY_S:
             self._committed = now
             feeder.commit(self._progress.trained_through)
@@ -215,6 +225,10 @@ class Trainer:
     def _take_status(self, status: FeederStatus) -> None:
         self._health.set("kafka", OK if status.healthy else status.message or "not reachable")
         self._ends.update(status.end_offsets)
+
+    def _show_age(self) -> None:
+        if (made := self._publisher.published_at) is not None:
+            self._metrics.model_age.set(max(0.0, time.time() - made))
 
     def _show_lag(self) -> None:
         done = self._progress.trained_through
@@ -247,5 +261,5 @@ class Trainer:
         if result.taught.loss is not None:
             m.train_loss.set(result.taught.loss)
         figures = self._progress.metrics()
-        m.recall.set(figures.get("prequential_recall_at_20", 0.0))
-        m.ndcg.set(figures.get("prequential_ndcg_at_20", 0.0))
+        m.recall.show(figures.get("prequential_recall_at_20"))
+        m.ndcg.show(figures.get("prequential_ndcg_at_20"))

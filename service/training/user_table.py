@@ -4,18 +4,17 @@ Both are rings, stored flat with one row a slot: an event touches one slot of ea
 an event, not a whole history. Slot j of user u is row u * width + j.
 """
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.model.history import LATEST, NO_KEY, accept
 from service.model.row_table import IdTable, RowTable
 
 Index = NDArray[np.int64]
-
-# Redeliveries are recognised among this many of a user's latest events; the contract promises 50
-KEYS = 64
 
 
 class UserTable:
@@ -23,7 +22,7 @@ class UserTable:
         self.length = length  # L
         self.names = IdTable("trainer/user/id")
         self.history = RowTable("trainer/user/history", (), torch.int32, fill=-1)  # [U * L] item rows, -1: none
-        self.keys = RowTable("trainer/user/event_key", (), torch.int64)  # [U * KEYS]; 0: none
+        self.keys = RowTable("trainer/user/event_key", (), torch.int64)  # [U * LATEST]; 0: none
         self.counts = RowTable("trainer/user/count", (3,), torch.int64)  # [U, 3] events, of them targets, last clock
         self._free: list[int] = []
 
@@ -56,7 +55,7 @@ class UserTable:
         return rows
 
     def _resize(self) -> None:
-        for table, width in ((self.history, self.length), (self.keys, KEYS), (self.counts, 1)):
+        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1)):
             table.resize(self.size * width)
 
     def _expire(self, n: int, keep: Index) -> None:
@@ -66,7 +65,7 @@ class UserTable:
         candidates = np.flatnonzero(last < np.iinfo(np.int64).max)
         rows = np.sort(candidates[np.argsort(last[candidates], kind="stable")[:n]])
         self.names.free(rows)
-        for table, width in ((self.history, self.length), (self.keys, KEYS), (self.counts, 1)):
+        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1)):
             slots = (rows[:, None] * width + np.arange(width)).ravel()
             table.array[slots] = table.fill
             table.touch(slots)
@@ -76,13 +75,28 @@ class UserTable:
         self._free = [row for row, user in enumerate(self.names.ids) if not user]
 
     def duplicates(self, user: Index, key: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[n] which events this user has sent before, among the latest KEYS, or earlier in this batch."""
-        known = self.keys.array[: self.size * KEYS].reshape(-1, KEYS)[user]  # [n, KEYS]
-        duplicate: NDArray[np.bool_] = (known == key[:, None]).any(1)
-        order = np.lexsort((key, user))  # stable: of equal ones the first stays
+        """[n] which of these events, in order, are duplicates (see `model/history.py`)."""
+        known = self.keys.array[: self.size * LATEST].reshape(-1, LATEST)[user]  # [n, LATEST]
+        met: NDArray[np.bool_] = (known == key[:, None]).any(1)
+        order = np.lexsort((key, user))
         again = (user[order][1:] == user[order][:-1]) & (key[order][1:] == key[order][:-1])
-        duplicate[order[1:][again]] = True
+        met[order[1:][again]] = True
+        # Met before is a duplicate, unless others of the user's events were accepted in between: where there are any in
+        # the batch, they are gone through one by one
+        duplicate = met.copy()
+        users = np.unique(user[met])
+        starts, ends = (np.searchsorted(user[order], users, side).tolist() for side in ("left", "right"))
+        for one, start, end in zip(users.tolist(), starts, ends, strict=True):
+            if end - start > 1:
+                theirs, latest = np.sort(order[start:end]), self._latest_keys(one)
+                duplicate[theirs] = [not accept(latest, each) for each in key[theirs].tolist()]
         return duplicate
+
+    def _latest_keys(self, user: int) -> "array[int]":
+        """Latest last."""
+        ring = self.keys.array[user * LATEST : (user + 1) * LATEST].tolist()
+        oldest = int(self.counts.array[user, 0]) % LATEST
+        return array("q", [key for key in ring[oldest:] + ring[:oldest] if key != NO_KEY])
 
     def histories(self, user: Index, item: Index) -> NDArray[np.int32]:
         """[n, L] what each event's user had done before it, most recent last; earlier events of the batch count.
@@ -116,7 +130,7 @@ class UserTable:
 
     def append_keys(self, user: Index, key: NDArray[np.int64], clock: int) -> None:
         """Accepted events, in order; counts them."""
-        self._append(self.keys, KEYS, user, key, self.counts.array[:, 0])
+        self._append(self.keys, LATEST, user, key, self.counts.array[:, 0])
         self.counts.array[user, 2] = clock
 
     def _append(self, table: RowTable, width: int, user: Index, value: Index, counts: NDArray[np.int64]) -> None:

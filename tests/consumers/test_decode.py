@@ -11,6 +11,7 @@ from consumers.decode import DecodeRules, Outcome, Reason, Reject, decode
 from consumers.events import Interaction
 from consumers.micro_batch import ItemChange
 from consumers.records import Record
+from consumers.times import EARLIEST_MS
 from tests.consumers.samples import NOW_MS, event_json, event_record, item_json, item_record, streams
 
 HOUR_MS = 3_600_000
@@ -29,6 +30,9 @@ def outcome_of(record: Record, rules: DecodeRules | None = None) -> Outcome:
         ({"ts": "2026-01-05T10:00:00.123+02:00"}, {"ts": NOW_MS + 123}),
         ({"ts": "2026-01-05T08:00:00.123456789Z"}, {"ts": NOW_MS + 123}),
         ({"ts": "2026-01-05 08:00Z"}, {"ts": NOW_MS}),
+        ({"ts": "2026-01-05t08:00:00z"}, {"ts": NOW_MS}),
+        ({"ts": "0001-01-01T00:00:00Z"}, {"ts": EARLIEST_MS}),
+        ({"ts": EARLIEST_MS}, {"ts": EARLIEST_MS}),
         ({"ts": 0}, {"ts": 0}),
         ({"ts": -1}, {"ts": -1}),
         ({"ts": "1969-12-31T23:59:59.999Z"}, {"ts": -1}),
@@ -101,6 +105,11 @@ def test_accepted_events(changes: dict[str, Any], expected: dict[str, Any]) -> N
         (event_json(ts="2026-01-05"), Reason.INVALID_FIELD),
         (event_json(ts="yesterday"), Reason.INVALID_FIELD),
         (event_json(ts="2026-01-05T10:00:60Z"), Reason.INVALID_FIELD),
+        (event_json(ts="2026-01-05T10:00:00+01:90"), Reason.INVALID_FIELD),
+        (event_json(ts="2026-01-05T10:00:00Z\0"), Reason.INVALID_FIELD),
+        (event_json(ts="0001-01-01T00:00:00+00:01"), Reason.INVALID_FIELD),
+        (event_json(ts=EARLIEST_MS - 1), Reason.INVALID_FIELD),
+        (event_json(ts="2026-01-05T10:00:00." + "0" * 64 + "Z"), Reason.INVALID_FIELD),
         (event_json(value=float("nan")), Reason.INVALID_FIELD),
         (event_json(value=float("inf")), Reason.INVALID_FIELD),
         (event_json(value=7).replace(b": 7", b": 1e999"), Reason.INVALID_FIELD),

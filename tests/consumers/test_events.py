@@ -1,13 +1,11 @@
 """The models alone: what a user of them in Python relies on."""
 
-from datetime import UTC, datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from consumers.events import Interaction, Item, iso_to_epoch_ms
+from consumers.events import Interaction, Item
 from tests.consumers.samples import NOW_MS, ids
 
 
@@ -21,13 +19,6 @@ def test_encoding_then_decoding_gives_the_event_back(user_id: str, item_id: str,
 def test_encoding_then_decoding_gives_the_item_back(item_id: str, title: str, tags: list[str]) -> None:
     item = Item(item_id=item_id, title=title, tags=tags)
     assert Item.model_validate_json(item.model_dump_json()) == item
-
-
-@given(st.datetimes(timezones=st.timezones()))
-def test_iso_times_become_their_epoch_milliseconds(moment: datetime) -> None:
-    got = iso_to_epoch_ms(moment.isoformat())
-    assert got <= (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000 + 0.5
-    assert abs(got - moment.timestamp() * 1000) < 1.01
 
 
 @pytest.mark.parametrize("bad", ["\ud800", "a\udfffb"])

@@ -54,7 +54,7 @@ class World:
 
     def loop(self) -> FeederLoop:
         source = MemorySource(self.log)
-        return FeederLoop(self.config, source, self.dead_letters, self.sent, self.clock, lambda: NOW_MS / 1000)
+        return FeederLoop(self.config, source, self.dead_letters, self.sent, self.clock, lambda: NOW_MS)
 
 
 def test_all_items_are_handed_on_before_the_first_event() -> None:

@@ -126,9 +126,9 @@ def _before_commit(passed: Passed) -> None:
 def _during_checkpoint(passed: Passed) -> None:
     """Half of a full version's blobs are in Redis. Only those of a full version hold every row."""
     from model_store.redis_store import RedisStore
-    from service.training import publisher
+    from service.training.publishing import release
 
-    encode, put_blobs = vars(publisher)["encode"], RedisStore.put_blobs
+    encode, put_blobs = vars(release)["encode"], RedisStore.put_blobs
     full = False
 
     def noting(update: Any, *args: Any, **named: Any) -> dict[str, bytes]:
@@ -144,7 +144,7 @@ def _during_checkpoint(passed: Passed) -> None:
             passed()
         return put_blobs(store, blobs)
 
-    setattr(publisher, "encode", noting)  # noqa: B010
+    setattr(release, "encode", noting)  # noqa: B010
     setattr(RedisStore, "put_blobs", by_halves)  # noqa: B010
 
 

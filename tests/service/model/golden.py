@@ -19,7 +19,7 @@ from consumers.micro_batch import MicroBatch
 from consumers.records import OffsetRange
 from model_store.memory_store import MemoryStore
 from model_store.version import Manifest
-from service.training.rebuild import OpenReader
+from service.training.restart.rebuild import OpenReader
 from tests.service.model.configs import small
 from tests.service.training.runs import RULES, Run, batches, hold, manifests, remembered
 from tests.service.training.streams import TYPES, micro_batch

@@ -23,8 +23,6 @@ from tests.service.training.runs import Run, manifests, prove
 MODELS = sorted(GOLDEN.glob("*.json.gz"))
 FIELDS = {"negatives": 16, "replay_capacity": 60, "replay_recent": 20, "max_items": 45, "max_users": 30}
 LIMITED = small(**FIELDS)
-    **SMALL | {"negatives": 16, "replay_capacity": 60, "replay_recent": 20, "max_items": 45, "max_users": 30}
-)
 
 
 @pytest.fixture(params=MODELS, ids=lambda path: path.name.partition(".")[0])
@@ -75,7 +73,7 @@ def test_it_goes_on_and_the_first_version_of_its_own_is_a_snapshot(model: Model)
     newest = model.manifests[-1]
     run = Run(store, config=LIMITED)
     assert (run.beginning.standing.parent, run.progress.events_trained) == (newest.version, newest.events_trained)
-    again = Learner.restore(config_of(newest), load(store, newest.version))
+    again = Learner.restore(LIMITED, load(store, newest.version))
     run.go(model.fed[7:8])
     made = [manifest for manifest in manifests(store) if manifest.version > newest.version]
     if made[0].config_digest != newest.config_digest:  # readers take a delta only of the configuration they have

@@ -5,8 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
+from service.model.history import HistoryRule
 from service.scoring import active_users
 from service.scoring.active_users import LOOKS_PER_LIST, UNLEARNED_PER_USER, ActiveUser, ActiveUsers, Taken
 from service.scoring.user_history import UserHistory
@@ -29,7 +30,7 @@ def act(
         users.add(ActiveUser(user_id, b"", UserHistory()))
     user = users[user_id]
     one = taken(user_id, offset, where, ms)
-    user.history.take(one.event, where, offset, ms, weight=1.0, length=20, hide="none")
+    user.history.take(one.event, where, offset, ms, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide="none")
     users.acted(user, one)
     return user
 

@@ -6,11 +6,14 @@ import pytest
 from consumers.records import Record, TopicPartition
 from model_store.errors import StoreUnavailable
 from model_store.redis_connection import RedisConnection
+from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.scoring import histories as module
 from service.scoring.active_users import ActiveUsers
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore, Saved, Stored
+from service.scoring.live_rule import LiveRule
 from service.settings import ScorerSettings
 from tests.consumers.samples import NOW_MS, event_json
 from tests.service.scoring.workers import go_back, in_redis
@@ -48,9 +51,11 @@ class Keeper:
     def __init__(self, connection: RedisConnection, **settings: Any) -> None:
         self.lists = Flaky(connection, "t", recs_ttl_s=100, history_ttl_s=100)
         self.metrics, self.now_ms = ScorerMetrics(), NOW_MS
+        self.live: HistoryConfig | None = None  # of the live version
         chosen = ScorerSettings(**settings)
         self.active = ActiveUsers(chosen.max_active_users)
-        self.histories = Histories(self.lists, self.active, chosen, self.metrics, lambda: self.now_ms)
+        rule = LiveRule(chosen, Health("scorer"), lambda: self.live)
+        self.histories = Histories(self.lists, self.active, rule, chosen, self.metrics, lambda: self.now_ms)
 
     def take(self, *records: Record) -> None:
         self.histories.take(records)
@@ -120,6 +125,19 @@ def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> N
     keeper.take(*(event("a", offset, type=kind) for offset, kind in enumerate(kinds)))
     history = keeper.active["a"].history
     assert (history.events_seen, history.items, history.hidden) == (4, ["i1", "i3"], ["i0"])
+
+
+def test_a_live_version_says_what_a_history_holds_whatever_the_settings(keeper: Keeper) -> None:
+    keeper.take(*(event("a", offset) for offset in range(3)), event("a", 3, type="watch"))
+    assert keeper.active["a"].history.items == ["i0", "i1", "i2"]  # its own settings serve until there is a version
+    keeper.live = HistoryConfig(length=2, event_weights={"watch": 1.0, "view": 0.0})
+    keeper.take(event("a", 4, type="watch"), event("a", 5), event("a", 6, type="purchase"))
+    history = keeper.active["a"].history
+    assert (history.events_seen, history.items) == (5, ["i2", "i4"])
+    assert keeper.count("events_rejected_total", reason="unknown_type") == 2
+    keeper.live = HistoryConfig(length=4, event_weights={"view": 1.0})  # of a model that was begun anew
+    keeper.take(*(event("a", offset) for offset in range(7, 12)))
+    assert keeper.active["a"].history.items == ["i8", "i9", "i10", "i11"]
 
 
 def test_who_is_saved_is_known_as_active_to_whoever_takes_over(keeper: Keeper) -> None:

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
 from model_store.errors import StoreUnavailable
 from model_store.redis_connection import RedisConnection, connect
+from service.model.history import HistoryRule
 from service.scoring.list_store import ListStore, Saved
 from service.scoring.user_history import UserHistory
 from tests.redis_server import free_port
@@ -26,7 +27,7 @@ def history(count: int) -> UserHistory:
     found = UserHistory()
     for offset in range(count):
         event = Interaction(user_id="u", item_id=f"i{offset}", type="view", ts=1)
-        found.take(event, HERE, offset, 7, weight=1.0, length=20, hide="all")
+        found.take(event, HERE, offset, 7, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide="all")
     return found
 
 

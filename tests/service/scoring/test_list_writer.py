@@ -4,19 +4,21 @@ from typing import Any
 import pytest
 
 from consumers.decode import DecodeRules
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import ItemChange
 from consumers.records import TopicPartition
+from consumers.times import now_ms
 from model_store.errors import StoreUnavailable
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.history import HistoryRule
 from service.scoring import list_writer as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore, now_ms
+from service.scoring.list_store import ListStore
 from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, ListWriter
 from service.scoring.reloader import Reloader
 from service.scoring.user_history import UserHistory
@@ -82,7 +84,7 @@ class Desk:
             self.active.add(ActiveUser(user, b"", UserHistory()))
         event = Interaction(user_id=user, item_id=item, type=type, ts=NOW_MS)
         taken = Taken(event, HERE, self.offset, now_ms())
-        self.active[user].history.take(*taken, weight=1.0, length=20, hide=hide)
+        self.active[user].history.take(*taken, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide=hide)
         self.active.acted(self.active[user], taken)
         self.offset += 1
 

@@ -1,14 +1,10 @@
 import json
-import re
-import time
-from datetime import datetime
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scoring.recommendations import list_json, timestamp, without
+from service.scoring.recommendations import list_json, without
 from tests.consumers.samples import ids
 
 scores = st.floats(allow_nan=False, allow_infinity=False)
@@ -60,32 +56,6 @@ def test_every_list_has_the_shape_of_the_contract(
 def test_whole_scores_are_still_floats() -> None:
     raw = list_json("u", [("i", 3.0)], model_version=1, trained_through={}, events_seen=0, generated_at="")
     assert b'"score":3.0}' in raw
-
-
-@pytest.mark.parametrize(
-    ("epoch", "text"),
-    [
-        (0, "1970-01-01T00:00:00.000Z"),
-        (1767607200.123, "2026-01-05T10:00:00.123Z"),
-        (1767607200, "2026-01-05T10:00:00.000Z"),
-        (1767607199.9999999, "2026-01-05T10:00:00.000Z"),
-    ],
-)
-def test_timestamps_are_utc_with_milliseconds(epoch: float, text: str) -> None:
-    assert timestamp(epoch) == text
-
-
-@given(st.floats(0, 4e9))
-def test_a_timestamp_says_when(epoch: float) -> None:
-    text = timestamp(epoch)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
-    assert abs(datetime.fromisoformat(text).timestamp() - epoch) <= 0.00101
-
-
-def test_without_a_time_it_is_now() -> None:
-    before = time.time()
-    shown = datetime.fromisoformat(timestamp()).timestamp()
-    assert before - 0.002 <= shown <= time.time()
 
 
 @given(ranked_lists, st.data())

@@ -1,14 +1,17 @@
 import json
+from array import array
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.batcher import id_digest
 from consumers.events import Interaction
 from consumers.records import TopicPartition
+from service.model.history import LATEST, HistoryRule, key_of
 from service.scoring.user_history import (
-    REMEMBERED_EVENT_IDS,
     REMEMBERED_ITEMS,
     STAMP_BYTES,
     STAMP_START,
@@ -22,6 +25,7 @@ from tests.consumers.samples import NOW_MS, ids
 HERE = TopicPartition("events", 0)
 THERE = TopicPartition("events", 1)
 STAMP = b"0123456789abcdef"
+GOLDEN = Path(__file__).parents[2] / "golden"
 HIDE = get_args(ScorerSettings.model_fields["hide_seen"].annotation)
 
 counts = st.integers(0, 2**63 - 1)
@@ -31,7 +35,7 @@ histories = st.builds(
     items=st.lists(ids, max_size=5),
     events_seen=counts,
     next_offsets=st.dictionaries(places, counts, max_size=4),
-    event_ids=st.lists(ids, max_size=5),
+    event_keys=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=LATEST).map(lambda keys: array("q", keys)),
     hidden=st.lists(ids, max_size=5),
     last_event_ms=counts,
     log=ids,
@@ -48,16 +52,19 @@ def event(item_id: str | None = "i1", type: str = "view", event_id: str | None =
     return Interaction(user_id="u1", item_id=item_id, type=type, ts=NOW_MS, event_id=event_id)
 
 
-def take(history: UserHistory, what: Interaction, offset: int | None = None, **changes: Any) -> bool:
-    offset = history.next_offsets.get(HERE, 0) if offset is None else offset
-    settings: dict[str, Any] = {
-        "where": HERE,
-        "kafka_ms": NOW_MS,
-        "weight": 1.0,
-        "length": 20,
-        "hide": "none",
-    } | changes
-    return history.take(what, settings.pop("where"), offset, settings.pop("kafka_ms"), **settings)
+def take(
+    history: UserHistory,
+    what: Interaction,
+    offset: int | None = None,
+    *,
+    where: TopicPartition = HERE,
+    kafka_ms: int = NOW_MS,
+    weight: float = 1.0,
+    length: int = 20,
+    hide: str = "none",
+) -> bool:
+    offset = history.next_offsets.get(where, 0) if offset is None else offset
+    return history.take(what, where, offset, kafka_ms, rule=HistoryRule(length, {what.type: weight}), hide=hide)
 
 
 def stored(**changes: Any) -> bytes:
@@ -67,7 +74,7 @@ def stored(**changes: Any) -> bytes:
         "items": ["i1"],
         "events_seen": 1,
         "next_offsets": {"events": {"0": 3}},
-        "event_ids": ["e1"],
+        "event_keys": id_digest("e1").hex() + ",,",
         "hidden": [],
         "last_event_ms": 5,
     } | changes
@@ -103,11 +110,29 @@ def test_the_stored_form_is_json_for_people() -> None:
         "items": ["i1", "i2"],
         "events_seen": 2,
         "next_offsets": {"events": {"0": 42, "1": 8}},
-        "event_ids": ["e1"],
+        "event_keys": id_digest("e1").hex() + ",,",
+        "event_ids": [],
         "hidden": ["i1"],
         "last_event_ms": NOW_MS + 5,
         "log": "",
     }
+
+
+def test_what_earlier_releases_stored_is_read() -> None:
+    """Each form ever written has its file; `history-0.json` keeps event ids where keys are kept today."""
+    stamp, history = decode_history((GOLDEN / "history-0.json").read_bytes())
+    assert stamp == STAMP
+    assert history == UserHistory(
+        items=["i7", "é", "i3"],
+        events_seen=5,
+        next_offsets={HERE: 42, TopicPartition("events", 3): 9918},
+        event_keys=array("q", [key_of(id_digest("e-1")), key_of(id_digest("é-2"))]),
+        hidden=["i3"],
+        last_event_ms=1_767_607_200_123,
+        log="cluster/topic",
+    )
+    assert not take(history, event(event_id="e-1"), 100)
+    assert decode_history(history.encode(STAMP))[1] == history
 
 
 def test_offsets_of_another_log_are_dropped_and_the_rest_stays() -> None:
@@ -154,7 +179,7 @@ NESTED = "[" * 1000 + "]" * 1000
 
 ODD: dict[str, list[Any]] = {
     "items": [None, "abc", 1, {"a": 1}, [None], [1], [["a"]], ["\ud800"]],
-    "event_ids": [None, "abc", {"a": 1}, [2.5]],
+    "event_keys": [None, "abc", "0" * 16, "0" * 15 + ",", "0" * 17 + ",", "x" * 16 + ",", " ,", 7, ["0" * 16]],
     "hidden": [None, "abc", [True], [{}]],
     "events_seen": [None, True, "7", -1, 1.5, 1e300, 2**63, 10**400, [1], {}],
     "last_event_ms": [None, "5", -1, 5.0, float("nan"), float("inf")],
@@ -188,6 +213,7 @@ ODD: dict[str, list[Any]] = {
         stored()[:-1],
         stored().replace(b'"stamp":', b'"stamp": '),
         *(stored(**{name: ...}) for name in ODD),
+        *(stored(event_keys=..., event_ids=ids) for ids in (None, "abc", {"a": 1}, [2.5])),
         *(stored(**{name: value}) for name, values in ODD.items() for value in values),
         stored().replace(b'["i1"]', NESTED[2:-2].encode()),
         stored().replace(b'["i1"]', b"[" + NESTED[4:-4].encode() + b"]"),
@@ -225,7 +251,7 @@ def test_no_damage_raises_anything_else(history: UserHistory, stamp: bytes, data
     decoded_or_damaged(bytes(raw))
 
 
-FIELDS = ["stamp", "items", "events_seen", "next_offsets", "event_ids", "hidden", "last_event_ms"]
+FIELDS = ["stamp", "items", "events_seen", "next_offsets", "event_keys", "hidden", "last_event_ms"]
 
 
 @given(st.sampled_from(FIELDS), json_values)
@@ -292,23 +318,26 @@ def test_a_redelivery_by_way_of_another_partition_is_recognised() -> None:
 
 
 def test_redeliveries_are_recognised_within_the_latest_events() -> None:
-    assert REMEMBERED_EVENT_IDS >= 50
+    assert LATEST >= 50
     history = UserHistory()
     for n in range(200):
         assert take(history, event(event_id=f"e{n}"))
     history = decode_history(history.encode(STAMP))[1]
-    for n in range(200 - REMEMBERED_EVENT_IDS, 200):
+    for n in range(200 - LATEST, 200):
         assert not take(history, event(event_id=f"e{n}"))
     assert history.events_seen == 200
-    assert len(history.event_ids) == REMEMBERED_EVENT_IDS
+    assert len(history.event_keys) == LATEST
     assert take(history, event(event_id="e0"))  # long gone
 
 
-def test_events_without_an_id_are_all_different() -> None:
+def test_events_without_an_id_are_all_different_and_count_among_the_latest() -> None:
     history = UserHistory()
-    assert all(take(history, event()) for _ in range(5))
-    assert history.events_seen == 5
-    assert history.event_ids == []
+    assert take(history, event(event_id="e1"))
+    assert all(take(history, event()) for _ in range(LATEST - 1))
+    assert not take(history, event(event_id="e1"))
+    assert take(history, event())
+    assert take(history, event(event_id="e1"))
+    assert history.events_seen == LATEST + 2
 
 
 def test_the_latest_event_is_by_kafkas_clock_and_never_goes_back() -> None:

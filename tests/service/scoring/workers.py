@@ -7,12 +7,14 @@ from typing import Any
 
 from consumers.decode import DecodeRules
 from consumers.memory_source import MemoryLog, MemorySource
+from consumers.times import now_ms
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore, now_ms
+from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
 from service.scoring.sweeper import Sweeper
@@ -78,7 +80,13 @@ class Worker:
     """A scorer with all it needs, started and turned by hand."""
 
     def __init__(
-        self, world: World, *, catalogue_source: MemorySource | None = None, log_name: str = "", **settings: Any
+        self,
+        world: World,
+        *,
+        catalogue_source: MemorySource | None = None,
+        log_name: str = "",
+        live_history: HistoryConfig | None = None,
+        **settings: Any,
     ) -> None:
         chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
         self.metrics, self.health, self.stop = ScorerMetrics(), Health("scorer"), threading.Event()
@@ -97,6 +105,7 @@ class Worker:
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
+            live_history=live_history,
             other_kafka=lambda: world.other_kafka,
             clock=self.clock,
         )

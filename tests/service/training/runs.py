@@ -21,12 +21,14 @@ from service.health import Health
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.training.configuration import config_digest, config_of, environment
-from service.training.publisher import Candidate, Origin, Publisher, PublisherRules
-from service.training.rebuild import OpenReader, ReadBatch
+from service.training.publishing.candidate import Candidate, Origin
+from service.training.publishing.publisher import Publisher
+from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
-from service.training.resume import begin
+from service.training.restart.rebuild import OpenReader, ReadBatch
+from service.training.restart.resume import begin
+from service.training.restart.verify import Proof, route_to, verify
 from service.training.trainer import Trainer
-from service.training.verify import Proof, plan, verify
 from tests.service.model.configs import LOGARITHMS, small
 from tests.service.training.streams import TYPES, micro_batch, random_events
 
@@ -84,7 +86,7 @@ def remembered(*batches: MicroBatch, types: Sequence[str] = TYPES) -> OpenReader
 
 def prove(store: MemoryStore, version: int, fed: Sequence[MicroBatch], start: int | None = None) -> Proof:
     """As `tidemill verify VERSION [--from START]`, with what was fed for Kafka."""
-    chosen = plan(store, version, start)
+    chosen = route_to(store, version, start)
     types = list(config_of(chosen.version).history.event_weights)
     return verify(store, chosen, remembered(*fed, types=types)(chosen.manifests), "cpu")
 

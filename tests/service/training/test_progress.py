@@ -55,12 +55,6 @@ def test_it_goes_on_from_a_manifest() -> None:
     progress = Progress.of(manifest(3))
     assert progress.trained_through == {HERE: 30}
     assert progress.events_trained == 30
-    assert progress.offsets_by_topic() == manifest(3).trained_through
-
-
-def test_offsets_as_a_manifest_names_them() -> None:
-    offsets = {TopicPartition("items", 0): 1, TopicPartition("events", 10): 2, TopicPartition("events", 2): 3}
-    assert Progress(trained_through=offsets).offsets_by_topic() == {"events": {"2": 3, "10": 2}, "items": {"0": 1}}
 
 
 def test_quality_is_averaged_over_the_latest_events() -> None:

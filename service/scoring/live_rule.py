@@ -1,0 +1,62 @@
+"""The rule by which a scorer makes histories: the live version's, so that lists are asked for as they were learned.
+
+A scorer that made its histories by other settings than the trainer's would skew every list, and nothing would say so.
+Its own settings serve until there is a version.
+"""
+
+import logging
+from collections.abc import Callable
+
+from service.health import Health
+from service.model.config import HistoryConfig
+from service.model.history import HistoryRule
+from service.settings import ScorerSettings
+
+log = logging.getLogger(__name__)
+
+FACT = "settings_of_the_version"
+"""In `/health`: what the live version says otherwise than this scorer's settings."""
+
+
+class LiveRule:
+    """`current` is the rule; `follow` takes over the live version's. Used by one thread."""
+
+    def __init__(self, settings: ScorerSettings, health: Health, live: Callable[[], HistoryConfig | None]) -> None:
+        """`live`: what the live version says of histories; None before there is one."""
+        self.current = own_rule(settings)
+        self._own, self._health, self._live = self.current, health, live
+        self._followed: HistoryConfig | None = None
+        self._said: list[str] = []
+
+    def follow(self) -> None:
+        """To be called between events: from now on the live version's rule."""
+        config = self._live()
+        if config is None or config is self._followed:
+            return
+        self._followed = config
+        self.current = HistoryRule.of(config)
+        if (differing := differences(self._own, self.current)) != self._said:
+            self._said = differing
+            self._health.fact(FACT, differing)
+            for each in differing:
+                log.warning("the live version's settings are followed, not this scorer's: %s", each)
+
+
+def own_rule(settings: ScorerSettings) -> HistoryRule:
+    return HistoryRule(length=settings.history_length, event_weights=settings.event_weights)
+
+
+def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
+    """In words, one entry a setting."""
+    found = []
+    if own.length != live.length:
+        found.append(f"history_length {live.length}, here {own.length}")
+    for kind in sorted(own.event_weights.keys() | live.event_weights.keys()):
+        ours, theirs = (_weight(rule, kind) for rule in (own, live))
+        if ours != theirs:
+            found.append(f"event_weights {kind} {theirs}, here {ours}")
+    return found
+
+
+def _weight(rule: HistoryRule, kind: str) -> str:
+    return f"{rule.event_weights[kind]:g}" if kind in rule.event_weights else "(not accepted)"

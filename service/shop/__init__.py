@@ -1,0 +1,1 @@
+"""Traffic to publish: a simulated shop, or a file of events."""

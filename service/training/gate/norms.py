@@ -1,0 +1,81 @@
+"""The weights of a version in four numbers, kept at the cost of what changes."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.weights import Rows, State, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """The weights of a version in four numbers."""
+
+    row_norm: float = 0.0  # root mean square over item rows of their length
+    dense_norm: float = 0.0  # length of the network's parameters
+    rows_moved: float = 0.0  # share of the reference's rows that moved by more than half their length at once
+    finite: bool = True
+
+    def figures(self) -> dict[str, float]:
+        """As a manifest's metrics; what is not finite is left out."""
+        found = {"row_norm": self.row_norm, "dense_norm": self.dense_norm, "rows_moved": self.rows_moved}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+class NormTracker:
+    """Keeps the norms of a growing state. `learned`: the tables and tensors that gradients change."""
+
+    def __init__(self, learned: Collection[str]) -> None:
+        self._learned = learned
+        self._squares: dict[str, float] = {}  # of all rows, by table
+        self._sizes: dict[str, int] = {}
+        self._settled: dict[str, int] = {}  # rows below have been learned for a while; a new one's first steps are long
+
+    def settle(self, update: Update) -> None:
+        """The rows that are there now have been learned for long enough to move little."""
+        self._settled |= {name: rows.size for name, rows in update.tables.items() if name in self._learned}
+
+    def measure(self, before: State, update: Update) -> Norms:
+        """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
+        if update.full:
+            self._squares, self._sizes = {}, {}
+        moved = sum(
+            self._measure(name, rows, before, update.full)
+            for name, rows in sorted(update.tables.items())
+            if name in self._learned
+        )
+        squares, size, settled = (sum(each.values()) for each in (self._squares, self._sizes, self._settled))
+        dense = [tensor for name, tensor in update.tensors.items() if name in self._learned]
+        dense_squares = sum(float(np.square(tensor.astype(np.float64)).sum()) for tensor in dense)
+        return Norms(
+            row_norm=math.sqrt(max(squares, 0.0) / size) if size else 0.0,
+            dense_norm=math.sqrt(dense_squares),
+            rows_moved=moved / settled if settled else 0.0,
+            finite=math.isfinite(squares) and math.isfinite(dense_squares),
+        )
+
+    def _measure(self, name: str, rows: Rows, before: State, full: bool) -> int:
+        """Takes the rows of a table in; how many settled ones moved by more than half their length at once."""
+        new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
+        squares = np.square(new).sum(1)  # [n]
+        self._sizes[name] = rows.size
+        if full or name not in before.tables:
+            self._squares[name] = float(squares.sum())
+            return 0
+        if not math.isfinite(self._squares.get(name, math.inf)):
+            self._squares[name] = _squares_of(before, name)
+        known = rows.index < before.tables[name]
+        old = np.asarray(before.table(name))[rows.index[known]].astype(np.float64)
+        old_squares = np.square(old).sum(1)
+        old_squares[~np.isfinite(old_squares)] = 0.0
+        self._squares[name] += float(squares.sum()) - float(old_squares.sum())
+        far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
+        return int(far[rows.index[known] < self._settled.get(name, 0)].sum())
+
+
+def _squares_of(state: State, name: str) -> float:
+    """Of the rows that are finite: the others are about to be replaced, or are met again as not finite."""
+    squares = np.square(np.asarray(state.table(name), dtype=np.float64)).sum(1)
+    return float(squares[np.isfinite(squares)].sum())

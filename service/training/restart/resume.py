@@ -1,0 +1,198 @@
+"""Where a trainer begins: at version 1 of a new model, or where the newest version of an old one had come to."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from consumers.recorded import EventsGone
+from consumers.topics import KafkaIdentity
+from model_store.chain import Found, ancestors, load, newest_checkpoint
+from model_store.changes import Changes
+from model_store.errors import BrokenChain, Damaged, DamagedManifest, NoSuchVersion
+from model_store.store import CHALLENGER, ModelStore
+from model_store.version import BatchRecord, KafkaIds, Manifest
+from model_store.weights import State
+from service.metrics import TrainerMetrics
+from service.model.config import ModelConfig
+from service.model.formats import upgraded_state
+from service.process import Fatal
+from service.training.configuration import compute_as, config_digest, config_of, differences
+from service.training.gate.keeper import REFERENCE
+from service.training.learner import Learner
+from service.training.progress import Progress
+from service.training.publishing.candidate import Origin, Standing, for_trainers
+from service.training.restart.rebuild import OpenReader, rebuild
+
+log = logging.getLogger(__name__)
+
+ANEW = "begin anew with `tidemill trainer --fresh`"
+OTHER_KAFKA = f"go back to the Kafka it was, or {ANEW}, or use another TIDEMILL_MODEL_NAME"
+
+
+@dataclass
+class Beginning:
+    learner: Learner
+    progress: Progress
+    standing: Standing
+
+
+def begin(
+    store: ModelStore,
+    config: ModelConfig,
+    device: str,
+    origin: Origin,
+    open_reader: OpenReader,
+    *,
+    fresh: bool,
+    metrics: TrainerMetrics,
+) -> Beginning:
+    """From the newest checkpoint, and then what was published since, learned again in its order.
+
+    Raises: Fatal when the stored model cannot be continued soundly; StoreUnavailable when Redis does not answer, and
+    NoAnswer when Kafka does not.
+    """
+    newest = store.newest() or 0
+    found = None if fresh else newest_checkpoint(store)
+    if found is None:
+        if newest and not fresh:
+            raise Fatal(_nothing_to_continue(store, newest))
+        return Beginning(Learner(config, device), Progress(), Standing(newest=newest))
+    for version, problem in found.skipped:
+        log.error("version %d is damaged and passed over: %s", version, problem)
+    _check_configuration(found.manifest, config, origin)
+    _check_kafka(found.manifest.kafka, origin.kafka, found.version)
+    log.info("continuing from version %d: %d events learned", found.version, found.manifest.events_trained)
+    return _learned_again(store, config, device, origin, found, newest, open_reader, metrics)
+
+
+def _learned_again(
+    store: ModelStore,
+    config: ModelConfig,
+    device: str,
+    origin: Origin,
+    found: Found,
+    newest: int,
+    open_reader: OpenReader,
+    metrics: TrainerMetrics,
+) -> Beginning:
+    """What was published after the checkpoint is learned again from the events, and held against what was published.
+
+    Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
+    """
+    state, parent = upgraded_state(found.state), found.manifest
+    batches, unsaved = list[BatchRecord](), Changes(for_trainers)
+    learner, progress = Learner.restore(config, state, device), Progress.of(found.manifest)
+    whole, threads = not found.skipped, torch.get_num_threads()
+    if since := _published_since(store, found, newest):
+        log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
+        try:
+            again = rebuild(
+                learner,
+                progress,
+                since,
+                open_reader(since),
+                lambda version: load(store, version),
+                prepare=compute_as,
+            )
+            for step in again:
+                whole = whole and step.same is not False
+                metrics.versions_relearned.labels("no" if step.same is False else "yes").inc()
+                if step.same is False:
+                    log.error("version %d comes out different when it is learned again", step.manifest.version)
+                state.apply(step.update)
+                unsaved.add(step.update)
+                batches += step.manifest.batches
+                if whole:
+                    parent, batches = step.manifest, []
+            if batches and any(config_of(manifest).limits != config.limits for manifest in since):
+                raise BrokenChain("they would have to be published anew, and were learned within other limits")
+        except (EventsGone, Damaged, NoSuchVersion) as error:
+            log.error("what was published after version %d cannot be learned again: %s", found.version, error)
+            log.error("so learning goes on from version %d", found.version)
+            state, parent = upgraded_state(load(store, found.version)), found.manifest
+            batches, unsaved = [], Changes(for_trainers)
+            learner, progress = Learner.restore(config, state, device), Progress.of(found.manifest)
+    torch.set_num_threads(threads)
+    learner.limits = config.limits
+    progress.batches = []
+    opened = CHALLENGER not in store.aliases() or store.pinned() is not None
+    reference = None if opened else _reference(store)
+    standing = Standing(
+        state=state,
+        parent=parent.version,
+        parent_at=parent.created,
+        newest=newest,
+        batches=tuple(batches),
+        chained=not batches and parent.config_digest == origin.config_digest,
+        unsaved=unsaved,
+        events=progress.events_trained,
+        opened=opened,
+        reference=reference,
+    )
+    return Beginning(learner, progress, standing)
+
+
+def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
+    """The versions after the checkpoint that lead up to the newest one, ascending; none where the record is broken."""
+    since: list[Manifest] = []
+    why = "is not on record"
+    try:
+        for manifest in ancestors(store, newest):
+            if manifest.version == found.version:
+                return since[::-1]
+            if manifest.config_digest != found.manifest.config_digest:
+                why = f"is of another configuration in version {manifest.version}"
+                break
+            since.append(manifest)
+    except DamagedManifest as error:
+        why = f"cannot be read ({error})"
+    log.error(
+        "how versions %d to %d were made %s; learning goes on from version %d",
+        found.version + 1, newest, why, found.version,
+    )  # fmt: skip
+    return []
+
+
+def _reference(store: ModelStore) -> tuple[int, State] | None:
+    """What the gate compared with when it was last shut."""
+    version = store.aliases().get(REFERENCE)
+    if version is None:
+        return None
+    try:
+        return version, upgraded_state(load(store, version, readers=True))
+    except (Damaged, NoSuchVersion) as error:
+        log.error("the gate's reference, version %d, cannot be read: %s", version, error)
+        return None
+
+
+def _check_configuration(manifest: Manifest, config: ModelConfig, origin: Origin) -> None:
+    """Other limits, libraries and machines are sound: it goes on from what is there. Anything else is another model.
+
+    What counts is what the configuration means: an earlier release may have written it in another form.
+    """
+    then = config_of(manifest)
+    changed = differences(then.to_json(), config.to_json())
+    if config_digest(then) == config_digest(config):
+        if changed := [*changed, *differences(manifest.environment, origin.environment)]:
+            log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
+        return
+    what = ", ".join(each for each in changed if not each.startswith("limits."))
+    raise Fatal(f"version {manifest.version} was made with other settings ({what}); put them back, or {ANEW}")
+
+
+def _nothing_to_continue(store: ModelStore, newest: int) -> str:
+    try:
+        load(store, newest)
+        why = "it came only now"
+    except Damaged as error:
+        why = str(error)
+    unsigned = "" if store.signer is None else "TIDEMILL_ADOPT_UNSIGNED=1 continues from before there was a key; "
+    return f"no version up to {newest} can be read whole ({why}); {unsigned}{ANEW}, from the events"
+
+
+def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
+    """Offsets mean nothing in another cluster or in a topic that was made anew."""
+    why = KafkaIdentity(then.cluster_id, then.topics).unlike(KafkaIdentity(now.cluster_id, now.topics))
+    if why is not None:
+        raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")

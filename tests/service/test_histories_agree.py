@@ -1,0 +1,146 @@
+"""The same events give trainer and scorer the same history."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from consumers.batcher import MicroBatcher
+from consumers.decode import DecodeRules, decode
+from consumers.records import Record, TopicPartition
+from service.model.history import LATEST, HistoryRule
+from service.model.item_table import ItemTable
+from service.scoring.user_history import UserHistory, decode_history
+from service.training.intake import take_events, take_items
+from service.training.user_table import UserTable
+from tests.consumers.samples import NOW_MS, event_json
+
+STAMP = b"0123456789abcdef"
+WEIGHTS = {"view": 1.0, "purchase": 3.0, "open": 0.0, "dislike": -1.0, "search": 0.5}
+
+
+@dataclass
+class Sent:
+    """What producers have sent, in order: one user's events are in one partition."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def send(self, user: str, item: str | None, kind: str, event_id: str | None) -> None:
+        fields = {"item_id": item, "event_id": event_id}
+        value = event_json(user_id=user, type=kind, **{name: text for name, text in fields.items() if text is not None})
+        partition = ord(user) % 2
+        offset = sum(record.partition == partition for record in self.records)
+        self.records.append(Record("events", partition, offset, NOW_MS, user.encode(), value))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Record]:
+    """Single events, some of them with an id that was sent before, and runs of one user's that move their window on."""
+    sent, number = Sent(), 0
+    ids: list[str] = []
+    for _ in range(draw(st.integers(0, 12))):
+        user = draw(st.sampled_from("abc"))
+        kind = draw(st.sampled_from(list(WEIGHTS)))
+        named, again = draw(st.booleans()), draw(st.booleans())
+        item = None if kind == "search" and draw(st.booleans()) else draw(st.sampled_from(["i1", "i2", "é", "i4"]))
+        for _ in range(draw(st.sampled_from([1, 1, 2, 5, LATEST - 1, LATEST, LATEST + 1]))):
+            number += 1
+            event_id = f"e{number}" if named else None
+            if named and again and ids:
+                event_id = draw(st.sampled_from(ids))
+            elif event_id is not None:
+                ids.append(event_id)
+            sent.send(user, item, kind, event_id)
+    return sent.records
+
+
+class Recording(UserTable):
+    """Keeps what was called a duplicate."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.called: list[bool] = []
+
+    def duplicates(self, user: NDArray[np.int64], key: NDArray[np.int64]) -> NDArray[np.bool_]:
+        found = super().duplicates(user, key)
+        self.called += found.tolist()
+        return found
+
+
+@dataclass
+class Outcome:
+    """Of each user, by each side."""
+
+    items: dict[str, list[str]] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    duplicates: dict[tuple[int, int], bool] = field(default_factory=dict)  # by partition and offset
+
+
+def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outcome:
+    """The trainer's intake, in micro-batches."""
+    types = list(rule.event_weights)
+    batcher = MicroBatcher(batch_events, 1e9, types, lambda: 0.0)
+    batches = batcher.add(decode(records, DecodeRules(event_types=rule.event_weights), NOW_MS))
+    batches += [last for last in [batcher.flush()] if last is not None]
+    items, users, clock = ItemTable(), Recording(rule.length), 0
+    outcome = Outcome()
+    for batch in batches:
+        taken = take_items(items, batch, clock, None)
+        events = take_events(users, batch, taken, tuple(rule.event_weights.values()), clock, None)
+        clock += events.accepted
+        places = [(one.partition, offset) for one in batch.ranges for offset in range(one.start, one.end)]
+        outcome.duplicates.update(zip(places, users.called, strict=True))
+        users.called.clear()
+    for row, user in enumerate(users.names.ids):
+        outcome.seen[user], targets, _ = users.counts.array[row].tolist()
+        ring = users.history.array[row * rule.length : (row + 1) * rule.length]
+        oldest_first = np.roll(ring, -(targets % rule.length))
+        outcome.items[user] = [items.names.ids[item] for item in oldest_first.tolist() if item >= 0]
+    return outcome
+
+
+def scored(records: list[Record], rule: HistoryRule, store_every: int) -> Outcome:
+    """A scorer's histories, event by event; now and then stored and read again."""
+    histories: dict[str, UserHistory] = {}
+    outcome = Outcome()
+    events = decode(records, DecodeRules(WEIGHTS), NOW_MS).events
+    for number, (record, event) in enumerate(zip(records, events, strict=True)):
+        history = histories.setdefault(event.user_id, UserHistory())
+        where = TopicPartition(record.topic, record.partition)
+        new = history.take(event, where, record.offset, record.timestamp_ms, rule=rule, hide="none")
+        outcome.duplicates[record.partition, record.offset] = not new
+        if number % store_every == 0:
+            histories[event.user_id] = decode_history(history.encode(STAMP))[1]
+    outcome.items = {user: history.items for user, history in histories.items()}
+    outcome.seen = {user: history.events_seen for user, history in histories.items()}
+    return outcome
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams(), st.integers(1, 30), st.integers(1, 200), st.integers(1, 50))
+def test_the_same_events_give_trainer_and_scorer_the_same_history(
+    records: list[Record], length: int, batch_events: int, store_every: int
+) -> None:
+    rule = HistoryRule(length, WEIGHTS)
+    assert trained(records, rule, batch_events) == scored(records, rule, store_every)
+
+
+@pytest.mark.parametrize("batch_events", [1, 7, 1000])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("between", [0, 1, LATEST - 1, LATEST, LATEST + 1, 3 * LATEST])
+def test_a_duplicate_is_recognised_among_the_latest_events_with_or_without_an_id(
+    between: int, named: bool, batch_events: int
+) -> None:
+    sent = Sent()
+    sent.send("a", "i1", "view", "e0")
+    for n in range(between):
+        sent.send("a", "i2", "dislike", f"e{n + 1}" if named else None)
+    sent.send("a", "i1", "view", "e0")
+    rule = HistoryRule(5, WEIGHTS)
+    by_trainer, by_scorer = trained(sent.records, rule, batch_events), scored(sent.records, rule, 10)
+    assert by_trainer == by_scorer
+    assert list(by_scorer.duplicates.values())[-1] == (between < LATEST)
+    assert by_scorer.items == {"a": ["i1"] if between < LATEST else ["i1", "i1"]}
