@@ -16,7 +16,6 @@ import numpy as np
 from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
-from service.model.config import ModelConfig
 from service.model.registry import NEW_MODEL
 from service.training.evaluation.evaluate_file import Reading
 from service.training.gate.gate import Gate, GateRules
@@ -55,7 +54,7 @@ class Outcome:
 
 
 def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
-    learner = Learner(ModelConfig(channels=NEW_MODEL), evaluate_sample=32)
+    learner = Learner(NEW_MODEL, evaluate_sample=32)
     reference, state, outcome = Reference(learner.recommender), State(), Outcome()
     gate, norms = Gate(rules), NormTracker(reference.traits.learned)
     since, good = Changes(reference.owns), State()

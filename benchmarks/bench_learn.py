@@ -15,7 +15,6 @@ import torch
 
 from consumers.micro_batch import MicroBatch
 from service.model.channels.network import NetworkConfig
-from service.model.config import ModelConfig
 from service.model.registry import NEW_MODEL
 from service.training.learner import Learner
 
@@ -71,7 +70,7 @@ def main() -> None:
     bandwidth = 2 * large.numel() * 4 / seconds(lambda: other.copy_(large))
     print(f"machine: {platform.processor() or platform.machine()}, one thread, torch {torch.__version__}")
     print(f"  a product of the softmax's shape: {peak / 1e9:.0f} GFLOP/s; a copy: {bandwidth / 1e9:.1f} GB/s")
-    config = ModelConfig(channels=NEW_MODEL)
+    config = NEW_MODEL
     for size, replay in ((1024, 2), (1024, 1), (1024, 0), (256, 1)):
         rng = np.random.default_rng(0)
         learner = Learner(config)

@@ -13,7 +13,6 @@ import torch
 from consumers.times import iso, now_ms
 from model_store.weights import Update
 from service.model.channels.network import NetworkConfig
-from service.model.config import ModelConfig
 from service.model.recommender import Recommender
 from service.model.registry import NEW_MODEL
 from service.scoring.recommendations import list_json
@@ -23,7 +22,7 @@ from tests.service.training.streams import micro_batch, random_events
 
 USERS = 64
 K = 50
-CONFIG, DIM = ModelConfig(channels=NEW_MODEL), NetworkConfig().dim
+CONFIG, DIM = NEW_MODEL, NetworkConfig().dim
 
 
 def model(items: int) -> Update:

@@ -201,7 +201,7 @@ class World:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def begin(self, connection: RedisConnection, seed: int) -> None:
-        config = ModelConfig(channels=NEW_MODEL)
+        config = NEW_MODEL
         self.store = TimedStore(
             connection,
             Keys(model=self.name),

@@ -93,6 +93,7 @@ class ConsumerMetrics(_Metrics):
 class TrainerMetrics(ConsumerMetrics):
     def __init__(self) -> None:
         super().__init__()
+        self.leads = self._level("trainer_leads", "1 while this trainer holds the lease, 0 while it stands by")
         self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
         self.events_trained_all = self._level(
             "model_events_trained", "events the model has learned from, over all runs"
@@ -136,6 +137,11 @@ class ScorerMetrics(ConsumerMetrics):
             "event_to_recommendation_seconds",
             "from the record's Kafka timestamp to the list in Redis that reflects it as input (history) or is scored "
             "by weights that have learned from it (learned)",
+            "stage",
+        )
+        self.events_unmeasured = self._counter(
+            "events_unmeasured_total",
+            "events that event_to_recommendation_seconds leaves out: too many waited, or their user or partition went",
             "stage",
         )
         self.score_seconds = self._histogram("score_seconds", "top-k of one group of users")

@@ -81,7 +81,12 @@ class TrainerSettings(CommonSettings):
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
     replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
-    max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
+    max_items: int = Field(
+        5_000_000,
+        ge=1,
+        description="item rows kept; beyond, those of deleted items and then those unused longest are reused. One "
+        "micro-batch that needs more has them for that long",
+    )
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(
         32,

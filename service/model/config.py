@@ -44,6 +44,13 @@ class Limits(Section):
     max_users: AtLeastOne | None = None
 
 
+class ItemsConfig(Section):
+    """How items are kept."""
+
+    # that an item may not be listed is remembered when its row goes to another; else one click brings it back
+    remember_unlisted: bool = False
+
+
 class BlendConfig(Section):
     """The ranker that adds up what the channels know: see ranker.py."""
 
@@ -57,6 +64,7 @@ class ModelConfig:
 
     seed: int = 0
     history: HistoryConfig = field(default_factory=HistoryConfig)
+    items: ItemsConfig = field(default_factory=ItemsConfig)
     limits: Limits = field(default_factory=Limits)
     channels: Mapping[str, Section] = field(default_factory=dict)
     blend: BlendConfig = field(default_factory=BlendConfig)
@@ -66,6 +74,7 @@ class ModelConfig:
         return {
             "seed": self.seed,
             "history": self.history.model_dump(mode="json"),
+            "items": self.items.model_dump(mode="json"),
             "limits": self.limits.model_dump(mode="json"),
             "channels": {name: section.model_dump(mode="json") for name, section in self.channels.items()},
             "blend": self.blend.model_dump(mode="json"),

@@ -42,7 +42,7 @@ class Recommender:
         Raises: UnknownConfig where this build cannot make a model of the configuration.
         """
         self.config, self.device = config, device
-        self.items = ItemTable()
+        self.items = ItemTable(config.items)
         self.clock = 0
         self.channels: Sequence[Channel] = readers(config, device) if channels is None else channels
         self.blend = blend_of(config, self.channels, device)
@@ -99,7 +99,7 @@ class Recommender:
         update = upgraded(update)
         _check_logarithms(update, self.traits)
         if update.full:
-            self.items = ItemTable()
+            self.items = ItemTable(self.config.items)
             self.channels = readers(self.config, self.device)
             self.blend = blend_of(self.config, self.channels, self.device)
         if (ids := update.tables.get("item/id")) is not None:

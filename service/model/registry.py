@@ -10,7 +10,7 @@ from service.model.channel import Channel, LearningChannel
 from service.model.channels.learning_network import LearningNetwork
 from service.model.channels.network import Network, NetworkConfig
 from service.model.channels.popularity import Popularity, PopularityConfig
-from service.model.config import BlendConfig, HistoryConfig, Limits, ModelConfig, Section
+from service.model.config import BlendConfig, HistoryConfig, ItemsConfig, Limits, ModelConfig, Section
 from service.model.formats import sections_of
 from service.model.ranker import Blend
 
@@ -56,14 +56,17 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-NEW_MODEL: Mapping[str, Section] = {"popularity": PopularityConfig(), "network": NetworkConfig()}
-"""What a new model has, where nothing else is asked for."""
+NEW_MODEL = ModelConfig(
+    items=ItemsConfig(remember_unlisted=True),
+    channels={"popularity": PopularityConfig(), "network": NetworkConfig()},
+)
+"""What a new model is made of, where nothing else is asked for."""
 
 
 def parse(said: Mapping[str, Any]) -> ModelConfig:
     """The configuration that a manifest carries, of this release or an earlier one. Raises: UnknownConfig."""
     said = sections_of(said)
-    known = {"seed", "history", "limits", "channels", "blend"}
+    known = {"seed", "history", "items", "limits", "channels", "blend"}
     channels = said.get("channels", {})
     for unknown in [*sorted(said.keys() - known), *sorted(f"channels.{name}" for name in channels.keys() - KINDS)]:
         raise UnknownConfig(f"{unknown} is not known to this build")
@@ -71,6 +74,7 @@ def parse(said: Mapping[str, Any]) -> ModelConfig:
         return ModelConfig(
             seed=int(said.get("seed", 0)),
             history=HistoryConfig.model_validate(said.get("history", {})),
+            items=ItemsConfig.model_validate(said.get("items", {})),
             limits=Limits.model_validate(said.get("limits", {})),
             channels={
                 name: kind.section.model_validate(channels[name]) for name, kind in KINDS.items() if name in channels

@@ -2,22 +2,28 @@
 
 The order: users whose latest events no list reflects yet; then users whose latest events the newest weights have just
 learned from; then everyone else who acted lately: stalest list first, and in every other group those who acted last.
+
+No more are held than the limit says and have acted since `forget_quiet` was called last; of each of them their history,
+and what of their events is not stored yet.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from consumers.events import Interaction
 from consumers.records import TopicPartition
+from service.scoring.freshness import Freshness
 from service.scoring.user_history import UserHistory
 
-UNLEARNED_PER_USER = 200  # events of a user remembered for the `learned` freshness; older ones are simply not measured
-UNLEARNED_PER_PARTITION = 200_000
-LOOKS_PER_LIST = 4  # bounds a call when most lists are already of the newest version
+LOOKS_PER_LIST = 4  # bounds a call when most lists are of the present edition already
 LATEST_LOOKS = 4000  # of `latest_group`: half a millisecond, beside the milliseconds that a group of lists takes
+
+
+Edition = tuple[int, int]
+"""What a list was made by: the version of the model, and how often what may not be listed had changed."""
 
 
 class Taken(NamedTuple):
@@ -35,26 +41,23 @@ class ActiveUser:
     stamp: bytes  # of the stored history this one continues; empty where none is stored
     history: UserHistory
     unsaved: list[Taken] = field(default_factory=list)  # taken in since the stored history
-    unreflected: list[int] = field(default_factory=list)  # kafka_ms of events no list reflects yet
-    unlearned: deque[tuple[TopicPartition, int, int]] = field(
-        default_factory=lambda: deque(maxlen=UNLEARNED_PER_USER)
-    )  # (where, offset, kafka_ms) of events no list's weights have learned from yet
-    list_version: int | None = None  # of the list this scorer wrote last
+    served: bool = True  # not while their latest events are in no list, or in one that is empty
+    edition: Edition | None = None  # of the list this scorer wrote last
 
 
 class ActiveUsers:
     """At most `limit` users; the one who has been quiet longest is forgotten first (what is stored stays)."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, freshness: Freshness | None = None) -> None:
+        """`freshness` measures how long their events wait."""
         self._limit = limit
+        self._freshness = Freshness() if freshness is None else freshness
         self._users: OrderedDict[str, ActiveUser] = OrderedDict()  # by latest event, quiet longest first
         self._due: dict[str, None] = {}
         self._learned: dict[str, None] = {}
         self._at_rest: OrderedDict[str, float] = OrderedDict()  # user -> when their list was written, oldest first
         self._current: OrderedDict[str, float] = OrderedDict()  # as above, lists found to be of `_looked_for` already
-        self._looked_for: int | None = None  # the version of the last look at the users at rest
-        self._unlistable: dict[str, None] = {}  # nothing could be listed for them: they wait for a change
-        self._waiting: dict[TopicPartition, deque[tuple[int, str]]] = {}  # offsets not yet learned from
+        self._looked_for: Edition | None = None  # in the last look at the users at rest
 
     def __len__(self) -> int:
         return len(self._users)
@@ -85,35 +88,28 @@ class ActiveUsers:
         self._users.move_to_end(name)
         self._due[name] = None
         self._learned.pop(name, None)
-        user.unreflected.append(taken.kafka_ms)
-        user.unlearned.append((taken.where, taken.offset, taken.kafka_ms))
-        waiting = self._waiting.get(taken.where)
-        if waiting is None:
-            waiting = self._waiting[taken.where] = deque(maxlen=UNLEARNED_PER_PARTITION)
-        waiting.append((taken.offset, name))
+        user.served = False
+        self._freshness.acted(name, taken.where, taken.offset, taken.kafka_ms)
 
     def learned(self, trained_through: Mapping[str, Mapping[str, int]]) -> None:
-        """New weights have learned from everything before these offsets."""
-        for (topic, partition), waiting in self._waiting.items():
-            through = trained_through.get(topic, {}).get(str(partition), 0)
-            while waiting and waiting[0][0] < through:
-                name = waiting.popleft()[1]
-                if name in self._users and name not in self._due:
-                    self._learned[name] = None
+        """The weights have learned from everything before these offsets."""
+        for name in self._freshness.learned(trained_through, self._users):
+            if name not in self._due:
+                self._learned[name] = None
 
-    def next_group(self, size: int, version: int, written_before: float) -> list[ActiveUser]:
+    def next_group(self, size: int, edition: Edition, written_before: float) -> list[ActiveUser]:
         """Up to `size` users whose lists are to be written now; they count as taken until `written` or `again`.
 
-        Users at rest come only if their list was written before `written_before` by another version than `version`.
+        Users at rest come only if their list was written before `written_before` and is not of this edition.
         """
         names = _pop(self._due, size)
         names += _pop(self._learned, size - len(names))
         for name in names:
             self._at_rest.pop(name, None)
             self._current.pop(name, None)
-        if version != self._looked_for:
+        if edition != self._looked_for:
             self._look_again()
-            self._looked_for = version
+            self._looked_for = edition
         for _ in range(LOOKS_PER_LIST * size):
             if len(names) >= size or not self._at_rest:
                 break
@@ -121,7 +117,7 @@ class ActiveUsers:
             if written > written_before:
                 break
             del self._at_rest[name]
-            if self._users[name].list_version == version:
+            if self._users[name].edition == edition:
                 self._current[name] = written
             else:
                 names.append(name)
@@ -132,13 +128,13 @@ class ActiveUsers:
         """Whether somebody's latest events are not in their list yet, or have just been learned from."""
         return bool(self._due or self._learned)
 
-    def latest_group(self, size: int, version: int, written_before: float) -> list[ActiveUser]:
+    def latest_group(self, size: int, edition: Edition, written_before: float) -> list[ActiveUser]:
         """Like `next_group`, of users at rest alone and among them those who acted last: they are the likeliest to
         look again, when there is not the time to rewrite everybody's list."""
         names = []
         for name in islice(reversed(self._users), LATEST_LOOKS):
             written = self._at_rest.get(name)
-            if written is not None and written <= written_before and self._users[name].list_version != version:
+            if written is not None and written <= written_before and self._users[name].edition != edition:
                 names.append(name)
                 if len(names) == size:
                     break
@@ -146,13 +142,12 @@ class ActiveUsers:
             del self._at_rest[name]
         return [self._users[name] for name in names]
 
-    def written(self, user: ActiveUser, version: int, now: float) -> None:
-        """The user's list is in Redis, made by `version` at `now`."""
-        user.list_version = version
-        user.unreflected.clear()
+    def written(self, user: ActiveUser, edition: Edition, now: float, now_ms: int, *, empty: bool = False) -> None:
+        """The user's list is in Redis, of `edition`, since `now` (which is `now_ms` of Kafka's clock)."""
+        user.edition, user.served = edition, not empty
+        self._freshness.written(user.user_id, now_ms)
         if user.user_id not in self._users:
             return
-        self._unlistable.pop(user.user_id, None)
         self._current.pop(user.user_id, None)
         self._at_rest[user.user_id] = now
         self._at_rest.move_to_end(user.user_id)
@@ -164,19 +159,8 @@ class ActiveUsers:
                 self._due[user.user_id] = None
                 self._learned.pop(user.user_id, None)
 
-    def unlistable(self, user: ActiveUser) -> None:
-        """There was nothing to list for the user, nor would there be at once: they wait until they act, or for
-        `listable`."""
-        if user.user_id in self._users:
-            self._unlistable[user.user_id] = None
-
-    def listable(self) -> None:
-        """There may be something to list now."""
-        self.again(self._users[name] for name in self._unlistable)
-        self._unlistable.clear()
-
     def _look_again(self) -> None:
-        """A new version: no list is current any more. They go back in front, behind lists that are older still."""
+        """A new edition: no list is current any more. They go back in front, behind lists that are older still."""
         if not self._current:
             return
         oldest = next(iter(self._current.values()))
@@ -192,37 +176,38 @@ class ActiveUsers:
         return iter(self._users.values())
 
     def lists_lost(self) -> None:
-        """Nobody knows any more which lists are there: all are rewritten, as those of an older version would be."""
+        """Nobody knows any more which lists are there: all are rewritten, as those of an older edition would be."""
         for user in self._users.values():
-            user.list_version = None
+            user.edition = None
         self._look_again()
 
     def forget(self, user_id: str) -> None:
-        self._users.pop(user_id, None)
+        if self._users.pop(user_id, None) is not None:
+            self._freshness.forget(user_id)
         self._due.pop(user_id, None)
         self._learned.pop(user_id, None)
         self._at_rest.pop(user_id, None)
         self._current.pop(user_id, None)
-        self._unlistable.pop(user_id, None)
 
     def forget_partitions(self, lost: Iterable[TopicPartition]) -> None:
         """Users whose events come from partitions that another scorer now reads."""
         gone = set(lost)
         for name in [n for n, u in self._users.items() if not gone.isdisjoint(u.history.next_offsets)]:
             self.forget(name)
-        for where in gone:
-            self._waiting.pop(where, None)
+        self._freshness.lose(gone)
 
     def forget_quiet(self, before_ms: int) -> None:
         """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit.
 
-        Within the limit, whoever has events that no list reflects is kept, and whoever has acted since: there may be no
-        weights yet, or nothing to list, or much to catch up with.
+        Within the limit, whoever is not served is kept however quiet: there may be no weights yet, or nothing to list,
+        or much to catch up with, and nobody else would write their list. Whoever has unsaved events is kept always.
         """
-        while self._users:
+        quiet = takewhile(lambda user: user.history.last_event_ms < before_ms, self._users.values())
+        for user in [user for user in quiet if user.served and not user.unsaved]:
+            self.forget(user.user_id)
+        while len(self._users) > self._limit:
             user = next(iter(self._users.values()))
-            wanted = user.unreflected or user.history.last_event_ms >= before_ms
-            if user.unsaved or (len(self._users) <= self._limit and wanted):
+            if user.unsaved:
                 return
             self.forget(user.user_id)
 

@@ -1,4 +1,8 @@
-"""Lists: whose come next, within a budget of compute, and a group of them at a time into Redis."""
+"""Lists: whose come next, within a budget of compute, and a group of them at a time into Redis.
+
+A list with nothing in it, because all is hidden, deleted or not available, is written like any other: what it replaces
+may hold just what must not be offered any more.
+"""
 
 import math
 import time
@@ -12,7 +16,7 @@ from model_store.errors import StoreUnavailable
 from model_store.version import Manifest
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
-from service.scoring.active_users import ActiveUser, ActiveUsers
+from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.budget import Budget
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
@@ -44,8 +48,7 @@ class ListWriter:
         self._active, self._reloader, self._catalogue, self._lists = active, reloader, catalogue, lists
         self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
         self._budget = Budget(settings.list_budget, clock())
-        self._followed: int | None = None  # the version of the weights
-        self._changes = 0  # of the catalogue, that were followed
+        self._followed: int | None = None  # the version whose offsets are known
         self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # and of what it was worked out
         self._groups = 0
         self._default_at = -math.inf
@@ -54,21 +57,23 @@ class ListWriter:
     def has_work(self) -> bool:
         """Whether `write` has something to do that should not wait."""
         weights = self._reloader.weights
-        return self._active.due > 0 or (weights is not None and weights.version != self._followed)
+        return weights is not None and (self._active.due > 0 or weights.version != self._followed)
 
     def write(self) -> None:
         """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
         self.lists_wait = False
         weights = self._reloader.weights
-        self._follow(weights)
         if weights is None:
             return
+        self._active.learned(weights.manifest.trained_through)
+        self._followed = weights.version
         now = self._clock()
         self._budget.earn(now)
         self._write_default(weights, now)
         end = now + AT_ONCE_S
         while self._budget.left_s > 0 and (started := self._clock()) < end:
-            group = self._next_group(weights.version, started - self._settings.refresh_interval_ms / 1000)
+            stale = started - self._settings.refresh_interval_ms / 1000
+            group = self._next_group(self._edition(weights.version), stale)
             if not group:
                 return
             try:
@@ -80,23 +85,17 @@ class ListWriter:
             self._budget.spend(self._clock() - started)
         self.lists_wait = True
 
-    def _follow(self, weights: Weights | None) -> None:
-        """Newer weights, or other items that may be listed, make lists stale, or possible."""
-        if weights is not None and weights.version != self._followed:
-            self._followed = weights.version
-            self._active.learned(weights.manifest.trained_through)
-            self._active.listable()
-        if self._catalogue.changes != self._changes:
-            self._changes = self._catalogue.changes
-            self._active.listable()
+    def _edition(self, version: int) -> Edition:
+        """Lists of another are stale: newer weights, or other items that may be listed, would make other ones."""
+        return version, self._catalogue.changes
 
-    def _next_group(self, version: int, written_before: float) -> list[ActiveUser]:
+    def _next_group(self, edition: Edition, written_before: float) -> list[ActiveUser]:
         self._groups += 1
         if self._groups % 2 and not self._active.pressing:
-            latest = self._active.latest_group(GROUP, version, written_before - LATEST_AGE_S)
+            latest = self._active.latest_group(GROUP, edition, written_before - LATEST_AGE_S)
             if latest:
                 return latest
-        return self._active.next_group(GROUP, version, written_before)
+        return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
         hide = self._settings.hide_seen != "none"
@@ -110,31 +109,16 @@ class ListWriter:
                 hidden=[user.history.hidden for user in group] if hide else None,
             )
         at = iso(now_ms())
-        found = [(user, best) for user, best in zip(group, ranked, strict=True) if best]
         self._lists.write_lists(
-            [(user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at)) for user, best in found]
+            [
+                (user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at))
+                for user, best in zip(group, ranked, strict=True)
+            ]
         )
-        self._metrics.written.inc(len(found))
-        self._measure([user for user, _ in found], manifest)
-        now = self._clock()
+        self._metrics.written.inc(len(group))
+        edition, now, wall = self._edition(manifest.version), self._clock(), now_ms()
         for user, best in zip(group, ranked, strict=True):
-            if best:
-                self._active.written(user, manifest.version, now)
-            else:
-                self._active.unlistable(user)
-
-    def _measure(self, written: Sequence[ActiveUser], manifest: Manifest) -> None:
-        """How long their events took until a list reflected them, or was made by weights that had learned from them."""
-        done = now_ms()
-        history = self._metrics.freshness.labels("history")
-        learned = self._metrics.freshness.labels("learned")
-        for user in written:
-            for kafka_ms in user.unreflected:
-                history.observe(max(0, done - kafka_ms) / 1000)
-            for where, offset, kafka_ms in list(user.unlearned):
-                if offset < manifest.trained_through.get(where.topic, {}).get(str(where.partition), 0):
-                    learned.observe(max(0, done - kafka_ms) / 1000)
-                    user.unlearned.remove((where, offset, kafka_ms))
+            self._active.written(user, edition, now, wall, empty=not best)
 
     def _write_default(self, weights: Weights, now: float) -> None:
         """The trending list, for users who are not known."""
@@ -143,8 +127,7 @@ class ListWriter:
         with weights.lock:
             manifest = weights.manifest
             [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
-        if best:
-            self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
+        self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
         self._default_at = now
 
     def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:

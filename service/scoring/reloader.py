@@ -1,13 +1,15 @@
 """Weights that change under a running scorer: loaded and verified beside the live ones, then one reference is swapped.
 
 Two copies of the model take turns. What is new is applied to the one nobody scores with, which then becomes the live
-one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap.
+one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap. Each copy is
+made from the store's updates alone, never from the other copy: nothing here needs the live one for longer than it takes
+to change a reference.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from model_store.chain import newest_whole, updates_between
@@ -118,10 +120,11 @@ class Reloader:
         self._refused = None
         self._health.set("weights", OK)
         self._metrics.reload.observe(time.perf_counter() - started)
+        self._make_spare()
         return True
 
     def _follow(self, live: int) -> None:
-        have = None if self.weights is None else self.weights.version
+        have = None if self.weights is None or self._spare is None else self.weights.version
         if have is not None and have > live:
             have = None  # a rollback: what came after must be undone, so begin from a snapshot
         steps = updates_between(self._store, have, live)
@@ -134,20 +137,13 @@ class Reloader:
             self._tell(manifest.version)
             return
         full = [number for number, update in enumerate(updates) if update.full]
-        pending = updates[full[-1] :] if full else [*self._missed, *updates]
+        missed = updates[full[-1] :] if full else updates
+        pending = missed if full else [*self._missed, *missed]
         spare = self._spare if self._spare is not None and not full else self._empty(manifest)
-        if not full and self._spare is None and self.weights is not None:
-            with self.weights.lock:
-                spare = Weights(self.weights.recommender.copy(), manifest)
-            pending = updates
         self._spare = None  # should it fail half-way, nobody goes on from there
-        with spare.lock:  # a scorer may still be in the middle of its last group with it
-            for update in pending:
-                _apply(spare.recommender, update, manifest)
-            spare.recommender.prepare()
-            spare.manifest = manifest
+        _bring_to(manifest, spare, pending)
         self._spare, self.weights = self.weights, spare
-        self._missed = updates[full[-1] :] if full else updates
+        self._missed = missed
         self._tell(manifest.version)
 
     def _empty(self, manifest: Manifest) -> Weights:
@@ -159,6 +155,13 @@ class Reloader:
                 f"version {manifest.version} was made by another release: {error}", manifest.version
             ) from None
 
+    def _make_spare(self) -> None:
+        """The second copy, after the first was loaded; lists are made meanwhile."""
+        if self._spare is None and self.weights is not None:
+            spare = self._empty(self.weights.manifest)
+            _bring_to(self.weights.manifest, spare, self._missed)
+            self._spare, self._missed = spare, []
+
     def _tell(self, version: int) -> None:
         self._metrics.model_version.set(version)
         self._health.fact("model_version", version)
@@ -168,10 +171,8 @@ class Reloader:
         found = newest_whole(self._store, live, readers=True) if self.weights is None else None
         if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
-            weights = self._empty(found.manifest)
-            _apply(weights.recommender, found.state.snapshot(), found.manifest)
-            self.weights, self._spare, self._missed = weights, None, []
-            self._tell(found.version)
+            self._swap([found.state.snapshot()], found.manifest)
+            self._make_spare()
         now = self._clock()
         if self._refused == live:
             self._retry_s = min(2 * self._retry_s, RETRY_AT_MOST_S)
@@ -187,9 +188,14 @@ class Reloader:
         return found is not None
 
 
-def _apply(recommender: Recommender, update: Update, manifest: Manifest) -> None:
-    """Raises: BrokenChain for numbers that the model cannot score with."""
-    try:
-        recommender.apply(update)
-    except InvalidUpdate as error:
-        raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
+def _bring_to(manifest: Manifest, weights: Weights, updates: Sequence[Update]) -> None:
+    """`weights` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
+    cannot score with."""
+    with weights.lock:  # a scorer may still be in the middle of its last group with it
+        try:
+            for update in updates:
+                weights.recommender.apply(update)
+        except InvalidUpdate as error:
+            raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
+        weights.recommender.prepare()
+        weights.manifest = manifest

@@ -20,6 +20,7 @@ from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring.active_users import ActiveUsers
 from service.scoring.catalogue import Catalogue
+from service.scoring.freshness import Freshness
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore
 from service.scoring.list_writer import ListWriter
@@ -63,7 +64,11 @@ class Scorer:
         self._settings, self._metrics, self._health, self._stop = settings, metrics, health, stop
         self._other_kafka, self._clock = other_kafka, clock
         self._offsets = ReadOffsets()
-        self._active = ActiveUsers(settings.max_active_users)
+        freshness = Freshness(
+            lambda stage, seconds: metrics.freshness.labels(stage).observe(seconds),
+            lambda stage, events: metrics.events_unmeasured.labels(stage).inc(events),
+        )
+        self._active = ActiveUsers(settings.max_active_users, freshness)
         rule = LiveRule(
             settings,
             health,

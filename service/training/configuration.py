@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +23,23 @@ from service.settings import TrainerSettings
 
 def model_config(settings: TrainerSettings) -> ModelConfig:
     """What a new model is made of, as the settings say."""
-    return ModelConfig(
+    return replace(
+        NEW_MODEL,
         seed=settings.seed,
         history=HistoryConfig(length=settings.history_length, event_weights=settings.event_weights),
         limits=Limits(max_items=settings.max_items, max_users=settings.max_users),
-        channels=NEW_MODEL,
     )
+
+
+def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """The configuration of a model that goes on: all that no setting is about is the model's own, also where a new
+    one would begin with something else today. Raises: ValueError, naming what settings ask for that it is not made of.
+    """
+    config = replace(then, limits=wanted.limits)
+    asked = replace(config, seed=wanted.seed, history=wanted.history)
+    if config_digest(asked) != config_digest(config):
+        raise ValueError(", ".join(differences(config.to_json(), asked.to_json())))
+    return asked  # means the same, with the event types in the order in which the feeder numbers them
 
 
 def config_of(manifest: Manifest) -> ModelConfig:

@@ -17,7 +17,7 @@ from consumers.micro_batch import MicroBatch
 from model_store.weights import Array, State, Update
 from service.model.channel import Examples, Lesson, Taught
 from service.model.config import ModelConfig
-from service.model.formats import upgraded_state
+from service.model.formats import LATER_TABLES, upgraded_state
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
 from service.training.evaluation import prequential
@@ -79,6 +79,19 @@ class Learner:
         self.steps += 1
         self.recommender.changed()
         return LearnResult(events.accepted, events.duplicates, taught, ranked, paired)
+
+    def beyond_limits(self) -> list[str]:
+        """Which limits are exceeded, in words: by a micro-batch that alone has more items or users than there may be
+        rows. It is learned from like any other, and the rows are given to those who need them next."""
+        kept = (
+            ("TIDEMILL_MAX_ITEMS", self.items.in_use, self.limits.max_items),
+            ("TIDEMILL_MAX_USERS", self.users.in_use, self.limits.max_users),
+        )
+        return [
+            f"{name} is {limit}, and {rows} rows are in use: a micro-batch holds more than that"
+            for name, rows, limit in kept
+            if limit is not None and rows > limit
+        ]
 
     def _take_in(self, batch: MicroBatch) -> Events:
         """Gives rows to whatever is new, everywhere."""
@@ -168,7 +181,8 @@ class Learner:
         learner = cls(config, device, evaluate_sample=evaluate_sample)
         state = upgraded_state(state)
         for table in (*learner.items.tables, *learner.users.tables):
-            table.load(state.table(table.name))
+            if table.name in state.tables or table.name not in LATER_TABLES:
+                table.load(state.table(table.name))
         for channel in learner.channels:
             channel.restore(state)
         learner.recommender.blend.restore(state)

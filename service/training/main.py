@@ -27,7 +27,7 @@ from service.model.config import ModelConfig
 from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
-from service.training.configuration import config_digest, environment, model_config
+from service.training.configuration import environment, model_config
 from service.training.gate.gate import GateRules
 from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
@@ -48,6 +48,7 @@ def run_trainer(settings: TrainerSettings) -> int:
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
     metrics = TrainerMetrics()
+    metrics.leads.set(0)
     health = Health("trainer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)
     try:
@@ -87,6 +88,7 @@ def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, st
         IdentityWatch(bootstrap, identity, extra=extra) as watch,
     ):
         health.set("lease")
+        metrics.leads.set(1)
         _lead(settings, store, lease, keeper, kafka, run_id, metrics, health, stop, lambda: watch.changed)
 
 
@@ -104,7 +106,7 @@ def _lead(
 ) -> None:
     """What the trainer that holds the lease does."""
     config, device = model_config(settings), _device(settings.device)
-    origin = Origin(run_id, kafka, config_digest(config), config.to_json(), environment(device))
+    origin = Origin.of(run_id, kafka, config, environment(device))
 
     def begun() -> Beginning | None:
         return wait_for(
@@ -128,7 +130,7 @@ def _lead(
             promote_after_s=settings.promote_after_s,
             gate=GateRules(enabled=settings.gate),
         ),
-        origin,
+        start.origin,
         start.standing,
         Reference(start.learner.recommender),
         metrics=metrics,

@@ -61,6 +61,7 @@ class Trainer:
         self._ends: dict[TopicPartition, int] = {}
         self._newest_kafka_ms = 0
         self._skipped_in_a_row = 0
+        self._limits_told: set[str] = set()
         self._good_version = publisher.published_version  # before the last batch that was learned
         self._paired = PairedSums()  # since the last version, against the gate's reference
         self._submitted: Future[Outcome] | None = None  # what becomes of the last candidate, as long as it is open
@@ -258,8 +259,19 @@ class Trainer:
         m.replay.set(replay)
         m.items.set(self._learner.items.in_use)
         m.users.set(self._learner.users.in_use)
+        self._tell_limits()
         if result.taught.loss is not None:
             m.train_loss.set(result.taught.loss)
         figures = self._progress.metrics()
         m.recall.show(figures.get("prequential_recall_at_20"))
         m.ndcg.show(figures.get("prequential_ndcg_at_20"))
+
+    def _tell_limits(self) -> None:
+        """Once for each limit that a micro-batch exceeds: nothing is lost by it, but memory is not bounded as said."""
+        beyond = self._learner.beyond_limits()
+        for line in beyond:
+            if (name := line.split()[0]) not in self._limits_told:
+                self._limits_told.add(name)
+                log.warning("%s; set it higher, or TIDEMILL_BATCH_EVENTS lower", line)
+        if self._limits_told:
+            self._health.fact("beyond_limits", beyond)

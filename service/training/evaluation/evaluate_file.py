@@ -88,7 +88,7 @@ def evaluate_file(
     Raises OSError where the file cannot be read.
     """
     path = Path(path)
-    config = ModelConfig(channels=NEW_MODEL) if config is None else config
+    config = NEW_MODEL if config is None else config
     with open_lines(path) as lines:
         total = sum(1 for line in lines if line.strip())
     learner = Learner(config)

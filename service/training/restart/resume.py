@@ -17,7 +17,7 @@ from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.model.formats import upgraded_state
 from service.process import Fatal
-from service.training.configuration import compute_as, config_digest, config_of, differences
+from service.training.configuration import compute_as, config_of, continued, differences
 from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
 from service.training.progress import Progress
@@ -35,6 +35,7 @@ class Beginning:
     learner: Learner
     progress: Progress
     standing: Standing
+    origin: Origin  # with the configuration of the model that goes on
 
 
 def begin(
@@ -57,10 +58,12 @@ def begin(
     if found is None:
         if newest and not fresh:
             raise Fatal(_nothing_to_continue(store, newest))
-        return Beginning(Learner(config, device), Progress(), Standing(newest=newest))
+        return Beginning(Learner(config, device), Progress(), Standing(newest=newest), origin)
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
-    _check_configuration(found.manifest, config, origin)
+    config = _continued(found.manifest, config)
+    origin = origin.making(config)
+    _say_differences(found.manifest, origin)
     _check_kafka(found.manifest.kafka, origin.kafka, found.version)
     log.info("continuing from version %d: %d events learned", found.version, found.manifest.events_trained)
     return _learned_again(store, config, device, origin, found, newest, open_reader, metrics)
@@ -130,7 +133,7 @@ def _learned_again(
         opened=opened,
         reference=reference,
     )
-    return Beginning(learner, progress, standing)
+    return Beginning(learner, progress, standing, origin)
 
 
 def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
@@ -166,19 +169,21 @@ def _reference(store: ModelStore) -> tuple[int, State] | None:
         return None
 
 
-def _check_configuration(manifest: Manifest, config: ModelConfig, origin: Origin) -> None:
-    """Other limits, libraries and machines are sound: it goes on from what is there. Anything else is another model.
+def _continued(manifest: Manifest, wanted: ModelConfig) -> ModelConfig:
+    """Raises: Fatal where the settings ask for another model."""
+    try:
+        return continued(config_of(manifest), wanted)
+    except ValueError as error:
+        raise Fatal(
+            f"version {manifest.version} was made with other settings ({error}); put them back, or {ANEW}"
+        ) from None
 
-    What counts is what the configuration means: an earlier release may have written it in another form.
-    """
-    then = config_of(manifest)
-    changed = differences(then.to_json(), config.to_json())
-    if config_digest(then) == config_digest(config):
-        if changed := [*changed, *differences(manifest.environment, origin.environment)]:
-            log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
-        return
-    what = ", ".join(each for each in changed if not each.startswith("limits."))
-    raise Fatal(f"version {manifest.version} was made with other settings ({what}); put them back, or {ANEW}")
+
+def _say_differences(manifest: Manifest, origin: Origin) -> None:
+    """Other limits, libraries and machines are sound: it goes on from what is there."""
+    changed = differences(config_of(manifest).to_json(), origin.config)
+    if changed := [*changed, *differences(manifest.environment, origin.environment)]:
+        log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
 
 
 def _nothing_to_continue(store: ModelStore, newest: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from service.model.channels.learning_network import LearningNetwork
 from service.model.channels.network import NetworkConfig
 from service.model.channels.popularity import Popularity, PopularityConfig
-from service.model.config import BlendConfig, HistoryConfig, Limits, ModelConfig
+from service.model.config import BlendConfig, HistoryConfig, ItemsConfig, Limits, ModelConfig
 from service.training.learner import Learner
 
 LOGARITHMS = frozenset({"item/popularity"})  # what may hold -inf in a model with these channels
@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
 
 def small(**fields: Any) -> ModelConfig:
     """A small model, with other values for fields of its sections, by their names: no two sections share one."""
-    left = SMALL | fields
+    left = SMALL | {"remember_unlisted": True} | fields
 
     def of(section: type[Any]) -> Any:
         return section(**{name: left.pop(name) for name in section.model_fields if name in left})
@@ -31,6 +31,7 @@ def small(**fields: Any) -> ModelConfig:
     made = ModelConfig(
         seed=left.pop("seed", 0),
         history=of(HistoryConfig),
+        items=of(ItemsConfig),
         limits=of(Limits),
         channels={"popularity": of(PopularityConfig), "network": of(NetworkConfig)},
         blend=of(BlendConfig),

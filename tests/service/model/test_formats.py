@@ -5,6 +5,7 @@ learned. A new form adds a file: `python -m tests.service.model.golden NAME` wri
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ from tests.service.model.golden import GOLDEN, Model
 from tests.service.training.runs import Run, manifests, prove
 
 MODELS = sorted(GOLDEN.glob("*.json.gz"))
-FIELDS = {"negatives": 16, "replay_capacity": 60, "replay_recent": 20, "max_items": 45, "max_users": 30}
+FIELDS: dict[str, Any] = {
+    "remember_unlisted": False,
+    "negatives": 16,
+    "replay_capacity": 60,
+    "replay_recent": 20,
+    "max_items": 45,
+    "max_users": 30,
+}
 LIMITED = small(**FIELDS)
 
 

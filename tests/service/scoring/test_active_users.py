@@ -1,6 +1,6 @@
 from collections import deque
+from itertools import takewhile
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -8,8 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
 from service.model.history import HistoryRule
-from service.scoring import active_users
-from service.scoring.active_users import LOOKS_PER_LIST, UNLEARNED_PER_USER, ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, Taken
 from service.scoring.user_history import UserHistory
 from tests.consumers.samples import NOW_MS
 
@@ -36,12 +35,12 @@ def act(
 
 
 def group(users: ActiveUsers, size: int = 100, version: int = 1, written_before: float = LATER) -> list[str]:
-    return [user.user_id for user in users.next_group(size, version, written_before)]
+    return [user.user_id for user in users.next_group(size, (version, 0), written_before)]
 
 
-def write(users: ActiveUsers, *names: str, version: int = 1, now: float = 1.0) -> None:
+def write(users: ActiveUsers, *names: str, version: int = 1, now: float = 1.0, empty: bool = False) -> None:
     for name in names:
-        users.written(users[name], version, now)
+        users.written(users[name], (version, 0), now, NOW_MS, empty=empty)
 
 
 def settle(users: ActiveUsers, *names: str, version: int = 1) -> None:
@@ -64,17 +63,17 @@ def test_whoever_acted_is_due_once_in_the_order_of_acting() -> None:
     assert group(users) == []
 
 
-def test_what_a_user_holds_follows_their_events() -> None:
+def test_a_user_is_served_once_their_list_reflects_their_events_and_holds_something() -> None:
     users = ActiveUsers(10)
-    user = act(users, "a", 3, ms=5)
-    assert act(users, "a", 4, ms=6) is user
-    assert user.unreflected == [5, 6]
-    assert list(user.unlearned) == [(HERE, 3, 5), (HERE, 4, 6)]
-    users.written(user, 7, 1.0)
-    assert (user.unreflected, user.list_version, len(user.unlearned)) == ([], 7, 2)
-    for offset in range(5, 5 + UNLEARNED_PER_USER):
-        act(users, "a", offset)
-    assert len(user.unlearned) == UNLEARNED_PER_USER
+    user = act(users, "a", 3)
+    assert act(users, "a", 4) is user
+    assert not user.served
+    write(users, "a", empty=True)
+    assert not user.served
+    write(users, "a", version=7)
+    assert (user.served, user.edition) == (True, (7, 0))
+    act(users, "a", 5)
+    assert not user.served
 
 
 def test_those_who_acted_come_before_those_learned_from_before_those_at_rest() -> None:
@@ -123,7 +122,7 @@ def test_failed_users_are_due_again_and_once() -> None:
     users = ActiveUsers(10)
     settle(users, "a", "b")
     act(users, "a", 5)
-    failed = users.next_group(1, 2, LATER)
+    failed = users.next_group(1, (2, 0), LATER)
     users.learned({"events": {"0": 6}})  # between the attempt and its failure
     users.again(failed)
     assert users.due == 1
@@ -135,10 +134,10 @@ def test_failed_users_are_due_again_and_once() -> None:
 def test_failed_users_who_were_forgotten_are_not_due() -> None:
     users = ActiveUsers(10)
     act(users, "a")
-    failed = users.next_group(1, 1, LATER)
+    failed = users.next_group(1, (1, 0), LATER)
     users.forget("a")
     users.again(failed)
-    users.written(failed[0], 1, 1.0)
+    users.written(failed[0], (1, 0), 1.0, NOW_MS)
     assert (users.due, len(users), group(users, version=2)) == (0, 0, [])
 
 
@@ -189,6 +188,13 @@ def test_a_call_looks_at_few_current_lists_and_the_next_one_goes_on() -> None:
     assert group(users, 1, version=5) == []
     assert group(users, 1, version=5) == []
     assert group(users, 1, version=5) == ["old"]
+
+
+def test_lists_of_another_state_of_the_catalogue_are_stale() -> None:
+    users = ActiveUsers(10)
+    settle(users, "a")
+    assert users.next_group(1, (1, 0), LATER) == []
+    assert [user.user_id for user in users.next_group(1, (1, 1), LATER)] == ["a"]
 
 
 def test_a_version_taken_back_makes_newer_lists_stale() -> None:
@@ -279,6 +285,12 @@ def test_who_waits_for_a_list_is_not_forgotten_for_being_quiet() -> None:
     write(users, "c", "d")
     users.forget_quiet(NOW_MS)
     assert len(users) == 0
+    act(users, "e", 4, ms=5)
+    act(users, "f", 5, ms=6)
+    write(users, "e", empty=True)  # there may be something to list for them later
+    write(users, "f")
+    users.forget_quiet(NOW_MS)
+    assert ("e" in users, "f" in users) == (True, False)  # who waits holds up nobody behind
 
 
 def test_beyond_the_limit_the_quietest_are_forgotten() -> None:
@@ -315,39 +327,6 @@ def test_users_with_unsaved_events_stay() -> None:
     assert len(users) == 0
 
 
-def test_offsets_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(active_users, "UNLEARNED_PER_PARTITION", 3)
-    users = ActiveUsers(10)
-    for offset, name in enumerate("abcde"):
-        act(users, name, offset)
-    write(users, *group(users))
-    users.learned({"events": {"0": 5}})
-    assert group(users, written_before=0) == ["c", "d", "e"]
-
-
-def test_who_cannot_be_listed_waits_until_there_may_be_something_to_list() -> None:
-    users = ActiveUsers(10)
-    for offset, name in enumerate("abcd"):
-        act(users, name, offset)
-    for user in users.next_group(4, 1, LATER):
-        users.unlistable(user)
-    assert group(users, version=2) == []
-    users.forget("b")
-    act(users, "c", 5)
-    assert group(users) == ["c"]
-    write(users, "c")
-    users.learned({"events": {"0": 1}})  # of a's event
-    users.listable()
-    assert group(users) == ["a", "d"]
-    users.listable()
-    assert group(users) == []
-    gone = act(users, "a", 6)
-    users.forget("a")
-    users.unlistable(gone)
-    users.listable()
-    assert group(users) == []
-
-
 NAMES = [f"u{n}" for n in range(6)]
 PLACES = [HERE, THERE]
 
@@ -370,7 +349,7 @@ class Order(RuleBasedStateMachine):
         self.waiting: dict[TopicPartition, deque[tuple[int, str]]] = {place: deque() for place in PLACES}
         self.ends = dict.fromkeys(PLACES, 0)
         self.flying: list[ActiveUser] = []
-        self.unreflected: set[str] = set()
+        self.unserved: set[str] = set()
 
     def gone(self, name: str) -> None:
         self.known.remove(name)
@@ -378,7 +357,7 @@ class Order(RuleBasedStateMachine):
         self.learned = [other for other in self.learned if other != name]
         self.rest = [entry for entry in self.rest if entry[0] != name]
         del self.read[name]
-        self.unreflected.discard(name)
+        self.unserved.discard(name)
 
     @rule(name=st.sampled_from(NAMES), where=st.sampled_from(PLACES))
     def acts(self, name: str, where: TopicPartition) -> None:
@@ -392,7 +371,7 @@ class Order(RuleBasedStateMachine):
         self.known.append(name)
         self.read[name].add(where)
         self.latest[name] = int(self.now)
-        self.unreflected.add(name)
+        self.unserved.add(name)
         if name not in self.due:
             self.due.append(name)
         if name in self.learned:
@@ -423,14 +402,14 @@ class Order(RuleBasedStateMachine):
         self.rest = [entry for entry in self.rest if entry[0] not in names]
         stale = [name for name, when, version in self.rest if when <= before and version != self.version]
         stale = stale[: size - len(names)]
-        found = self.users.next_group(size, self.version, before)
+        found = self.users.next_group(size, (self.version, 0), before)
         names += stale
         assert [user.user_id for user in found] == names
         self.rest = [entry for entry in self.rest if entry[0] not in names]
         self.flying += found
 
-    @rule(good=st.booleans())
-    def group_ends(self, good: bool) -> None:
+    @rule(good=st.booleans(), empty=st.booleans())
+    def group_ends(self, good: bool, empty: bool) -> None:
         for user in {id(user): user for user in self.flying}.values():
             name = user.user_id
             if name not in self.users or self.users[name] is not user:
@@ -438,8 +417,11 @@ class Order(RuleBasedStateMachine):
             if good:
                 self.rest = [entry for entry in self.rest if entry[0] != name]
                 self.rest.append((name, self.now, self.version))
-                self.unreflected.discard(name)
-                self.users.written(user, self.version, self.now)
+                if empty:
+                    self.unserved.add(name)
+                else:
+                    self.unserved.discard(name)
+                self.users.written(user, (self.version, 0), self.now, int(self.now), empty=empty)
             else:
                 if name not in self.due:
                     self.due.append(name)
@@ -468,10 +450,12 @@ class Order(RuleBasedStateMachine):
     @rule(age=st.integers(0, 9))
     def forgets_the_quiet(self, age: int) -> None:
         before = int(self.now) - age
-        for name in list(self.known):
-            if len(self.known) <= self.limit and (self.latest[name] >= before or name in self.unreflected):
-                break
-            self.gone(name)
+        quiet = list(takewhile(lambda name: self.latest[name] < before, self.known))
+        for name in quiet:
+            if name not in self.unserved:
+                self.gone(name)
+        while len(self.known) > self.limit:
+            self.gone(self.known[0])
         self.users.forget_quiet(before)
         assert len(self.users) <= self.limit
 
@@ -494,7 +478,7 @@ def test_the_latest_to_act_come_first_out_of_turn_and_only_once() -> None:
     assert not users.pressing
 
     def latest(size: int, version: int, written_before: float) -> list[str]:
-        return [user.user_id for user in users.latest_group(size, version, written_before)]
+        return [user.user_id for user in users.latest_group(size, (version, 0), written_before)]
 
     assert latest(2, 1, LATER) == []  # all of the newest version
     assert latest(2, 2, 3.5) == ["c", "b"]  # d's list is too young

@@ -273,8 +273,8 @@ def test_of_lost_partitions_nobody_is_loaded_or_stored(connection: RedisConnecti
 def test_who_is_quiet_is_forgotten_and_comes_back_from_redis(connection: RedisConnection) -> None:
     keeper = Keeper(connection, active_seconds=60)
     keeper.take_and_save(event("a", 0))
-    for user in keeper.active.next_group(1, 1, 0.0):
-        keeper.active.written(user, 1, 0.0)
+    for user in keeper.active.next_group(1, (1, 0), 0.0):
+        keeper.active.written(user, (1, 0), 0.0, NOW_MS)
     keeper.histories.forget_quiet()
     assert "a" in keeper.active
     keeper.now_ms += 61_000
@@ -292,8 +292,8 @@ def test_what_redis_has_lost_is_stored_again(keeper: Keeper, connection: RedisCo
     keeper.take_and_save(event("a", 0), event("b", 1), event("c", 2))
     then = {} if everything else in_redis(connection)
     keeper.take_and_save(event("a", 3), event("b", 4))
-    for user in keeper.active.next_group(9, 1, 0.0):
-        keeper.active.written(user, 1, 0.0)
+    for user in keeper.active.next_group(9, (1, 0), 0.0):
+        keeper.active.written(user, (1, 0), 0.0, NOW_MS)
     keeper.histories.restore()
     assert keeper.count("histories_restored_total") == keeper.active.due == 0  # nothing was lost
     go_back(connection, then)

@@ -18,6 +18,7 @@ from service.model.history import HistoryRule
 from service.scoring import list_writer as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
+from service.scoring.freshness import Freshness
 from service.scoring.list_store import ListStore
 from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, ListWriter
 from service.scoring.reloader import Reloader
@@ -62,7 +63,9 @@ class Desk:
         self.log = MemoryLog()
         self.log.create("items", 1)
         self.catalogue = Catalogue(MemorySource(self.log), "items", DecodeRules())
-        self.active = ActiveUsers(1000)
+        self.active = ActiveUsers(
+            1000, Freshness(lambda stage, seconds: self.metrics.freshness.labels(stage).observe(seconds))
+        )
         self.writer = ListWriter(
             self.active,
             self.reloader,
@@ -75,7 +78,9 @@ class Desk:
         )
         self.offset = 0
 
-    def publish(self, **changes: Any) -> None:
+    def publish(self, *, learn: bool = False, **changes: Any) -> None:
+        if learn:
+            self.trainer.learn()
         self.trainer.publish(**changes)
         assert self.reloader.check()
 
@@ -91,6 +96,11 @@ class Desk:
     def delete(self, *items: str) -> None:
         for item in items:
             self.log.append("items", None, item.encode(), 0)
+        self.catalogue.poll()
+
+    def take_away(self, *items: str) -> None:
+        for item in items:
+            self.log.append("items", item_json(item_id=item, available=False), item.encode(), 0)
         self.catalogue.poll()
 
     def bring_back(self, item: str) -> None:
@@ -109,6 +119,9 @@ class Desk:
 
     def items(self, user: str) -> list[str]:
         return items_of(self.lists.read_list(user))
+
+    def default(self) -> list[str]:
+        return items_of(self.redis.call("GET", "t:recs_default"))
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"tidemill_{name}", labels)
@@ -159,6 +172,7 @@ def test_without_weights_nothing_is_written_and_nobody_forgotten(connection: Red
     desk = Desk(connection, versions=0)
     desk.act("a")
     desk.write()
+    assert not desk.writer.has_work  # the loop may wait for events
     assert desk.lists.read_list("a") is None
     desk.publish()
     desk.write()
@@ -204,23 +218,51 @@ def test_what_the_model_knows_to_be_gone_is_not_listed(connection: RedisConnecti
     assert not {"i0", "i2"} & set(desk.items("a"))
 
 
-def test_nothing_to_list_leaves_the_list_and_waits_for_a_change(desk: Desk) -> None:
-    desk.delete(*ITEMS)
+@pytest.mark.parametrize("why", ["deleted", "not available", "hidden"])
+def test_when_nothing_is_left_to_list_the_list_is_empty(connection: RedisConnection, why: str) -> None:
+    desk = Desk(connection, hide_seen="bought", top_k=100)
     desk.act("a")
+    desk.write()
+    assert len(desk.items("a")) == len(ITEMS)
+    if why == "deleted":
+        desk.delete(*ITEMS)
+    elif why == "not available":
+        desk.take_away(*ITEMS)
+    else:
+        for item in ITEMS:
+            desk.act("a", item, "purchase", hide="bought")
+    desk.act("a", hide="bought")
     for _ in range(3):
         desk.write(DEFAULT_LIST_EVERY_S)
-    assert desk.lists.read_list("a") is None
-    assert desk.redis.call("GET", "t:recs_default") is None
-    assert desk.count("score_seconds_count") == 1  # not again and again
-    desk.trainer.learn()
-    desk.publish()
-    for _ in range(3):
-        desk.write()
-    assert desk.count("score_seconds_count") == 2  # the new version might have had something
-    desk.bring_back("i5")
+    seen = 2 + (len(ITEMS) if why == "hidden" else 0)
+    assert (desk.items("a"), desk.body("a")["events_seen"], desk.body("a")["model_version"]) == ([], seen, 1)
+    assert 0 < desk.redis.call("TTL", "t:recs:a") <= 100
+    assert (desk.default() == []) == (why != "hidden")
+    assert desk.count("event_to_recommendation_seconds_count", stage="history") == seen
+    assert desk.count("recommendations_written_total") == 2  # not again and again
+    desk.act("b")
+    desk.bring_back("i5") if why != "hidden" else desk.publish(learn=True)
+    desk.write(DEFAULT_LIST_EVERY_S)
+    assert desk.items("a") == ([] if why == "hidden" else ["i5"])  # with the next edition, without an event
+    assert len(desk.items("b")) == (len(ITEMS) if why == "hidden" else 1)
+
+
+def test_lists_are_filled_up_when_an_item_goes_and_take_it_in_again_when_it_is_back(desk: Desk) -> None:
+    """Without a newer version: those of everybody who acted lately, and the one for everybody else."""
+    desk.act("a")
+    desk.act("b")
     desk.write()
-    assert desk.items("a") == ["i5"]
-    assert desk.count("event_to_recommendation_seconds_count", stage="history") == 1
+    best = desk.items("a")
+    for gone in (desk.take_away, desk.delete):
+        gone(best[0])
+        desk.write(DEFAULT_LIST_EVERY_S)
+        for items in (desk.items("a"), desk.items("b"), desk.default()):
+            assert len(items) == 10
+            assert best[0] not in items
+        desk.bring_back(best[0])
+        desk.write(DEFAULT_LIST_EVERY_S)
+        assert desk.items("a") == best
+        assert desk.body("a")["model_version"] == 1
 
 
 @pytest.mark.parametrize(("hide", "gone"), [("none", []), ("bought", ["i3"]), ("all", ["i2", "i3"])])

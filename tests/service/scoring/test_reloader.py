@@ -472,37 +472,60 @@ def test_rollback_and_forth_again(world: World) -> None:
 def test_a_swap_does_not_wait_for_who_scores_and_never_changes_what_they_hold(world: World) -> None:
     world.trainer.step()
     world.reloader.check()
-    old = world.reloader.weights
-    assert old is not None
-    with old.lock:
-        before = scores(old.recommender).tobytes()
-        world.trainer.step()
-        follower = threading.Thread(target=world.reloader.check)
-        # the first delta is applied to a copy, for which the lock is needed once
-        follower.start()
-        follower.join(0.1)
-        assert follower.is_alive()
-        assert scores(old.recommender).tobytes() == before
-    follower.join(10)
-    assert world.version == 2
-    newer = world.reloader.weights
-    assert newer is not None
-    world.trainer.step()
-    with newer.lock:  # who holds the live ones holds nobody up: the spare is written
-        assert world.reloader.check()
-        assert (world.version, newer.version) == (3, 2)
-    third = world.reloader.weights
-    assert third is old
-    with newer.lock:
-        before = scores(newer.recommender).tobytes()
+    for version in (2, 3):  # the first delta after a cold start, and the next
+        last = world.reloader.weights
+        assert last is not None
+        with last.lock:
+            before = scores(last.recommender).tobytes()
+            world.trainer.step()
+            world.reloader.check()
+            assert (world.version, last.version) == (version, version - 1)
+            assert scores(last.recommender).tobytes() == before
+            assert world.exact()
+    assert last is not None
+    with last.lock:  # somebody is in the middle of their last group with it
+        before = scores(last.recommender).tobytes()
         world.trainer.step()
         follower = threading.Thread(target=world.reloader.check)
         follower.start()
-        follower.join(0.1)
-        assert world.version == 3  # the update waits for the last group
-        assert (newer.version, scores(newer.recommender).tobytes()) == (2, before)
+        follower.join(0.05)
+        assert world.version == 3  # the update waits for the group
+        assert (last.version, scores(last.recommender).tobytes()) == (2, before)
     follower.join(10)
     assert world.version == 4
+    assert world.exact()
+
+
+def test_a_list_is_scored_while_the_second_copy_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes: of a large model it is as long as loading it."""
+    world.trainer.step()
+    begun, go_on, applied = threading.Event(), threading.Event(), 0
+    apply = Recommender.apply
+
+    def slowly(recommender: Recommender, update: Update) -> None:
+        nonlocal applied
+        applied += 1
+        if applied > 1:
+            begun.set()
+            assert go_on.wait(10)
+        apply(recommender, update)
+
+    monkeypatch.setattr(Recommender, "apply", slowly)
+    monkeypatch.setattr(Recommender, "copy", _fails)  # which would take the live one's lock for as long
+    follower = threading.Thread(target=world.reloader.check)
+    follower.start()
+    assert begun.wait(10)
+    live = world.reloader.weights
+    assert live is not None
+    assert world.check == "ok"
+    assert live.lock.acquire(timeout=1)
+    assert np.isfinite(scores(live.recommender)).all()
+    live.lock.release()
+    go_on.set()
+    follower.join(10)
+    world.trainer.step()
+    assert world.reloader.check()
+    assert applied == 3  # the delta found a second copy that lacked nothing
     assert world.exact()
 
 
@@ -517,12 +540,27 @@ def test_an_update_that_fails_half_way_leaves_no_mix(world: World, monkeypatch: 
             world.reloader.check()
     assert world.version == 3
     assert world.exact()
-    assert world.reloader.check()
-    assert world.version == 4
-    assert world.exact()
+    for version in (4, 5):
+        assert world.reloader.check()
+        assert world.version == version
+        assert world.exact()
+        world.trainer.step()
 
 
-def _fails(_: Recommender) -> None:
+def test_a_second_copy_that_fails_leaves_the_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.trainer.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(Reloader, "_make_spare", _fails)
+        with pytest.raises(MemoryError):
+            world.reloader.check()
+    for version in (1, 2, 3):
+        world.reloader.check()
+        assert world.version == version
+        assert world.exact()
+        world.trainer.step()
+
+
+def _fails(_: object) -> None:
     raise MemoryError
 
 

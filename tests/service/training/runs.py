@@ -42,7 +42,7 @@ RULES = PublisherRules(
 
 def origin_of(config: ModelConfig, **other: str | int) -> Origin:
     """other: what is not as here in the environment."""
-    return Origin("run", KAFKA, config_digest(config), config.to_json(), environment("cpu") | other)
+    return Origin.of("run", KAFKA, config, environment("cpu") | other)
 
 
 ORIGIN = origin_of(CONFIG)
@@ -154,7 +154,7 @@ class Run:
             store,
             self.lease,
             rules,
-            origin,
+            self.beginning.origin,
             self.beginning.standing,
             Reference(self.learner.recommender),
             metrics=self.metrics,

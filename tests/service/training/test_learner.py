@@ -1,3 +1,6 @@
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.micro_batch import ItemChange
-from model_store.weights import State
+from model_store.weights import State, Update
 from service.model.recommender import Recommender
 from service.training.learner import Learner
 from tests.service.model.configs import network_of, popularity_of, small
@@ -61,6 +64,8 @@ def test_a_restored_learner_goes_on_bit_for_bit(
     unkilled.drain()
     mortal.drain()
     batches = list(in_batches(random_events(10 * size, seed, users=80, items=150), size))
+    deleted = [ItemChange(f"i{n}", deleted=True) for n in range(0, 150, 15)]
+    batches = [dataclasses.replace(batch, catalogue=(change,)) for batch, change in zip(batches, deleted, strict=True)]
     for batch, dies, n in zip(batches, killed, replay, strict=False):
         if dies:
             mortal = Learner.restore(config, state)
@@ -192,6 +197,37 @@ def test_when_items_are_full_the_ones_unused_longest_make_room_and_nothing_refer
         lists, _ = learner.recommender.top_k(np.full((1, 5), -1), 64)
         assert all(ids[row] for row in lists[lists >= 0].tolist())
     assert learner.recommender.size <= 64
+
+
+def test_a_version_of_a_release_that_knew_no_unlisted_items_goes_on() -> None:
+    learner = Learner(SMALL)
+    learner.learn(micro_batch(clicks([("u", "a"), ("u", "b")])))
+    full = learner.snapshot()
+    earlier = {name: rows for name, rows in full.tables.items() if not name.startswith("trainer/unlisted/")}
+    assert len(earlier) == len(full.tables) - 2
+    again = Learner.restore(SMALL, state_of(Update(True, earlier, full.tensors)))
+    assert_same(again.snapshot(), full)
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({}, []),
+        ({"max_items": 6, "max_users": 3}, []),
+        ({"max_items": 5}, ["TIDEMILL_MAX_ITEMS is 5, and 6 rows are in use"]),
+        ({"max_users": 2}, ["TIDEMILL_MAX_USERS is 2, and 3 rows are in use"]),
+        ({"max_items": 1, "max_users": 1}, ["TIDEMILL_MAX_ITEMS is 1", "TIDEMILL_MAX_USERS is 1"]),
+    ],
+)
+def test_a_limit_below_one_batch_is_exceeded_for_it_and_told(limits: dict[str, Any], told: list[str]) -> None:
+    """Every event of the batch is learned from, as without the limit."""
+    batch = micro_batch(clicks([(f"u{n % 3}", f"i{n}") for n in range(6)]))
+    learner, unlimited = Learner(small(**limits)), Learner(SMALL)
+    assert learner.learn(batch) == unlimited.learn(batch)
+    assert_same(learner.snapshot(), unlimited.snapshot())
+    found = learner.beyond_limits()
+    assert len(found) == len(told)
+    assert all(line.startswith(words) for line, words in zip(found, told, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

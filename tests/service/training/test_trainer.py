@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import threading
-from typing import cast
+from concurrent.futures import Future
+from typing import Any, cast
 
 import pytest
 
@@ -27,9 +28,11 @@ from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, trainer
 from service.training.learner import LearnResult
+from service.training.publishing.candidate import Candidate
+from service.training.publishing.candidate import Outcome as Published
 from service.training.reference import Reference
 from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
-from tests.service.model.configs import network_of
+from tests.service.model.configs import network_of, small
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
 from tests.service.training.streams import assert_same
@@ -222,6 +225,30 @@ def test_the_version_the_weights_went_back_to_is_the_one_that_was_read(monkeypat
     assert manifests_of(store, 5).batches[-1].weights_of_version == 3
 
 
+def test_weights_go_back_once_for_versions_that_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is under way while they go back was judged by weights that are gone."""
+    store = MemoryStore()
+    run = Run(store).go(batches(1))
+    again, outcomes = Run(store), list[Future[Published]]()
+
+    def ready() -> bool:
+        """The outcome comes just after the batch was learned, and before the next version is handed over."""
+        if outcomes and not outcomes[-1].done():
+            outcomes[-1].set_result(Published(2, back_to=2 if len(outcomes) <= 2 else None))
+        return True
+
+    def submit(candidate: Candidate) -> Future[Published]:
+        outcomes.append(Future())
+        return outcomes[-1]
+
+    monkeypatch.setattr(again.publisher, "ready", ready)
+    monkeypatch.setattr(again.publisher, "submit", submit)
+    again.go(batches(5, first=1))
+    assert len(outcomes) >= 4
+    assert again.metric("weights_reset_total") == 1
+    assert run.metric("weights_reset_total") == 0
+
+
 def manifests_of(store: MemoryStore, version: int) -> Manifest:
     (data,) = store.manifest_bytes([version])
     assert data is not None
@@ -277,6 +304,16 @@ def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch
     run = Run(store).go([*batches(1), far, *batches(2, first=1)])
     assert [m.batches[0].replay for m in manifests(store) if m.batches] == [1, 0, 1]
     assert run.metric("consumer_lag_events", topic="events", partition="0") == 2030 - 60
+
+
+def test_a_batch_beyond_the_limits_is_learned_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(MemoryStore(), config=small(negatives=16, max_items=3, max_users=3)).go(batches(3))
+    assert run.progress.trained_through == {HERE: 60}
+    assert run.metric("events_trained_total") == 60
+    said = [record.getMessage() for record in caplog.records if "rows are in use" in record.getMessage()]
+    assert [line.split()[0] for line in said] == ["TIDEMILL_MAX_ITEMS", "TIDEMILL_MAX_USERS"]
+    told: Any = run.health.report()[1]["beyond_limits"]
+    assert len(told) == 2
 
 
 def test_expired_records_are_counted() -> None:

@@ -311,15 +311,29 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
     [
         ({"seed": 7}, r"version 3 was made with other settings \(seed 0 → 7\); put them back, or begin anew with"),
         ({"length": 9, "max_items": 5}, r"other settings \(history.length 5 → 9\); "),
-        ({"seed": 7, "negatives": 8}, r"other settings \(channels.network.negatives 16 → 8, seed 0 → 7\); "),
+        (
+            {"seed": 7, "event_weights": {"view": 1.0}},
+            r"settings \(.*history.event_weights.like 2.0 → \(none\),",
+        ),
     ],
 )
-def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, int], says: str) -> None:
+def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, Any], says: str) -> None:
     store, _ = trained(2)
+    asked = small(**{"negatives": 16} | other)
     with pytest.raises(Fatal, match=says) as raised:
-        Run(store, config=small(**{"negatives": 16} | other))
+        Run(store, config=asked)
     assert "\n" not in str(raised.value)
-    assert Run(store, config=small(**{"negatives": 16} | other), fresh=True).beginning.standing.parent is None
+    assert Run(store, config=asked, fresh=True).beginning.standing.parent is None
+
+
+def test_what_no_setting_is_about_is_the_model_s_own() -> None:
+    """Another release may begin new models with other numbers; the ones that are there go on with theirs."""
+    store, _ = trained(2)
+    run = Run(store, config=small(negatives=64, dim=4, remember_unlisted=False, max_items=30)).go(batches(1, first=2))
+    assert run.learner.config == small(negatives=16, max_items=30)
+    made = manifests(store)[-1]
+    assert (config_of(made), made.config_digest) == (small(negatives=16, max_items=30), DIGEST)
+    assert prove(store, made.version, batches(3)).difference is None
 
 
 @pytest.mark.parametrize(
@@ -393,5 +407,5 @@ def test_settings_reach_the_model() -> None:
     config = model_config(settings)
     assert (config.seed, config.history.length, config.limits.max_items, config.limits.max_users) == (7, 9, 11, 12)
     assert config.history.event_weights == settings.event_weights
-    assert dict(config.channels) == dict(NEW_MODEL)
+    assert (config.channels, config.items) == (NEW_MODEL.channels, NEW_MODEL.items)
     assert parse(orjson.loads(orjson.dumps(config.to_json()))) == config
