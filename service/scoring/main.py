@@ -6,9 +6,10 @@ import torch
 from confluent_kafka import KafkaException
 
 from consumers.decode import DecodeRules
+from consumers.kafka_identity import IdentityWatch, KafkaIdentity
 from consumers.kafka_source import KafkaSource
 from consumers.logs import start_logging
-from consumers.topics import IdentityWatch, KafkaIdentity, prepare_topics
+from consumers.topics import prepare_topics
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.redis_connection import connect
 from model_store.store import ModelStore
@@ -75,7 +76,7 @@ def _kafka_to_read(settings: ScorerSettings, store: ModelStore) -> KafkaIdentity
         learned = store.manifest(newest).kafka
     except (Damaged, NoSuchVersion):
         return here  # the trainer mends it, and looks at the version it goes on from
-    why = KafkaIdentity(learned.cluster_id, learned.topics).unlike(here)
+    why = KafkaIdentity(learned.cluster_id, learned.topics).difference(here)
     if why is not None:
         raise OtherKafka(f"{why}; waiting until the trainer has begun anew (`tidemill trainer --fresh`)")
     return here

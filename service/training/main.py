@@ -14,9 +14,10 @@ from confluent_kafka import KafkaException
 
 from consumers.feeder import FeederConfig
 from consumers.feeder_process import start_feeder
+from consumers.kafka_identity import IdentityWatch
 from consumers.logs import start_logging
 from consumers.recorded import NoAnswer
-from consumers.topics import IdentityWatch, prepare_topics
+from consumers.topics import prepare_topics
 from model_store.errors import StoreUnavailable
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
 from model_store.redis_store import RedisStore

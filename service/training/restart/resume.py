@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from consumers.kafka_identity import KafkaIdentity
 from consumers.recorded import EventsGone
-from consumers.topics import KafkaIdentity
 from model_store.chain import Found, ancestors, load, newest_checkpoint
 from model_store.changes import Changes
 from model_store.errors import BrokenChain, Damaged, DamagedManifest, NoSuchVersion
@@ -198,6 +198,6 @@ def _nothing_to_continue(store: ModelStore, newest: int) -> str:
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
     """Offsets mean nothing in another cluster or in a topic that was made anew."""
-    why = KafkaIdentity(then.cluster_id, then.topics).unlike(KafkaIdentity(now.cluster_id, now.topics))
+    why = KafkaIdentity(then.cluster_id, then.topics).difference(KafkaIdentity(now.cluster_id, now.topics))
     if why is not None:
         raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")
