@@ -15,7 +15,7 @@ from model_store.lease import LeaseKeeper
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.process import Fatal
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
 from service.training.feed import Feed
 from service.training.lag import Lag
 from service.training.learner import Learner, LearnResult
@@ -129,8 +129,8 @@ class Trainer:
         with self._publisher.reference.borrowed() as reference:
             result = self._learner.learn(batch, replay, reference)
         self._paired.add(result.paired)
-        back_to = self._after_skipped() if result.skipped else self._after_failing_versions()
-        if not result.skipped and result.loss is not None:
+        back_to = self._after_skipped() if result.taught.skipped else self._after_failing_versions()
+        if not result.taught.skipped and result.taught.loss is not None:
             self._skipped_in_a_row = 0
             self._good_version = before
         self._progress.add(batch, result, replay, back_to)
@@ -271,8 +271,8 @@ class Trainer:
         m.items.set(self._learner.items.in_use)
         m.users.set(self._learner.users.in_use)
         self._tell_limits()
-        if result.loss is not None:
-            m.train_loss.set(result.loss)
+        if result.taught.loss is not None:
+            m.train_loss.set(result.taught.loss)
         figures = self._progress.metrics()
         m.recall.show(figures.get("prequential_recall_at_20"))
         m.ndcg.show(figures.get("prequential_ndcg_at_20"))

@@ -72,7 +72,9 @@ class Publisher:
         self._stopping = threading.Event()
         self._retry = Retry(self._stopping, metrics=metrics, health=health)
         pointer = Pointer(store, lease, rules.promote_after_s, metrics=metrics, clock=clock)
-        self._releaser = Releaser(store, lease, origin, self._draft, self._lineage, pointer, self._retry)
+        self._releaser = Releaser(
+            store, lease, origin, self._draft, self._lineage, pointer, self._retry, reference.traits.logarithms
+        )
         self._submitted_at, self._asked_at = -1e9, clock()
         self._under_way: tuple[Candidate, Future[Outcome]] | None = None
         self._pending = 0  # batches of the candidate under way, until they are in the lineage

@@ -21,6 +21,9 @@ from model_store.memory_store import MemoryStore
 from model_store.version import Manifest
 from service.health import Health
 from service.metrics import TrainerMetrics
+from service.model.channel import Lesson, Taught
+from service.model.channels.learning_network import Step
+from service.model.config import ModelConfig
 from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
@@ -28,13 +31,12 @@ from service.training import main, trainer
 from service.training.feed import RESTARTS_IN_A_ROW
 from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
-from service.training.learner_config import LearnerConfig
 from service.training.publishing import retry
 from service.training.publishing.candidate import Candidate
 from service.training.publishing.candidate import Outcome as Published
 from service.training.reference import Reference
 from service.training.trainer import RECEIVE_S, SKIPPED_IN_A_ROW
-from service.training.weights import Outcome, Step
+from tests.service.model.configs import network_of, small
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
 from tests.service.training.streams import assert_same
@@ -56,11 +58,11 @@ def test_version_1_is_there_before_any_event(monkeypatch: pytest.MonkeyPatch) ->
         began_with.append((dict(config.start), store.live()))
         return cast(Feeder, Silent())
 
-    def small(settings: TrainerSettings, device: str) -> LearnerConfig:
+    def small(settings: TrainerSettings) -> ModelConfig:
         return CONFIG
 
     monkeypatch.setattr(main, "start_feeder", start)
-    monkeypatch.setattr(main, "learner_config", small)
+    monkeypatch.setattr(main, "model_config", small)
     settings, lease = TrainerSettings(device="cpu"), hold(store)
     keeper, health = LeaseKeeper(store, lease, 60.0), Health("trainer")
     main._lead(settings, store, lease, keeper, KAFKA, "run", TrainerMetrics(), health, stop)  # type: ignore[arg-type]
@@ -163,14 +165,15 @@ def test_a_trainer_that_stops_while_the_store_is_away_does_not_wait_for_ever(mon
 
 def poison(monkeypatch: pytest.MonkeyPatch, run: Run, batches: int) -> None:
     """The next so many gradients are not finite."""
-    descend, left = run.learner.weights.descend, iter(range(batches))
+    network, left = network_of(run.learner), iter(range(batches))
+    descend = network.descend
 
-    def poisoned(step: Step, sample: Sample) -> Outcome:
+    def poisoned(step: Step, sample: Sample, lesson: Lesson) -> Taught:
         if next(left, None) is None:
-            return descend(step, sample)
-        return Outcome(grad_norm=math.inf, skipped=True)
+            return descend(step, sample, lesson)
+        return Taught(grad_norm=math.inf, skipped=True)
 
-    monkeypatch.setattr(run.learner.weights, "descend", poisoned)
+    monkeypatch.setattr(network, "descend", poisoned)
 
 
 def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,12 +195,12 @@ def test_weights_that_a_published_step_has_spoilt_are_left_behind() -> None:
     run = Run(MemoryStore())
 
     def spoil() -> None:
-        run.learner.network.dense["out_weight"].fill_(3e38)
+        network_of(run.learner).dense["out_weight"].fill_(3e38)
 
     run.go([*batches(3), spoil, *batches(SKIPPED_IN_A_ROW + 3, first=3)])
     assert run.metric("weights_reset_total") == 1
     assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
-    assert float(run.learner.network.dense["out_weight"].abs().max()) < 1e3
+    assert float(network_of(run.learner).dense["out_weight"].abs().max()) < 1e3
 
 
 def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +209,7 @@ def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.Monke
 
     def sometimes(batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
         result = learn(batch, replay, reference)
-        return dataclasses.replace(result, skipped=True, loss=None) if next(calls) else result
+        return dataclasses.replace(result, taught=Taught(skipped=True)) if next(calls) else result
 
     monkeypatch.setattr(run.learner, "learn", sometimes)
     run.go(batches(6))
@@ -413,7 +416,7 @@ def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_batch_beyond_the_limits_is_learned_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    run = Run(MemoryStore(), config=dataclasses.replace(CONFIG, max_items=3, max_users=3)).go(batches(3))
+    run = Run(MemoryStore(), config=small(negatives=16, max_items=3, max_users=3)).go(batches(3))
     assert run.progress.trained_through == {HERE: 60}
     assert run.metric("events_trained_total") == 60
     said = [record.getMessage() for record in caplog.records if "rows are in use" in record.getMessage()]
