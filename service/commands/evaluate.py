@@ -11,7 +11,7 @@ from consumers.file_reading import FileReading, open_reading
 from service.settings import TrainerSettings
 
 if TYPE_CHECKING:
-    from service.training.evaluate_file import Evaluation
+    from service.training.evaluation.evaluate_file import Evaluation
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(reading: FileReading, settings: TrainerSettings) -> "Evaluation":
     import torch  # here: what is wrong with the settings or the file need not wait for it
 
-    from service.training.configuration import learner_config
-    from service.training.evaluate_file import evaluate_file
+    from service.training.configuration import model_config
+    from service.training.evaluation.evaluate_file import evaluate_file
     from service.training.learner import Learner
 
     torch.set_num_threads(settings.threads)
@@ -57,8 +57,8 @@ def _evaluate(reading: FileReading, settings: TrainerSettings) -> "Evaluation":
             share = reading.file.share_read
             progress.update(task, total=None if share is None else 1.0, completed=share, lines=lines)
 
-        learner = Learner(learner_config(settings, "cpu"))
-        return evaluate_file(reading, learner, list(settings.event_weights), replay=settings.replay, progress=show)
+        learner = Learner(model_config(settings))
+        return evaluate_file(reading, learner, replay=settings.replay, progress=show)
 
 
 def _duplicates(found: "Evaluation") -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from service.cli import main
-from tests.service.training.test_evaluate_file import lines_of
+from tests.service.training.evaluation.test_evaluate_file import lines_of
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from consumers.batcher import MicroBatcher
 from consumers.decode import Decoded
 from consumers.file_reading import FileReading
 from consumers.micro_batch import MicroBatch
+from service.training.evaluation.measures import RankSums
 from service.training.learner import Learner, LearnResult
 
 BATCH_EVENTS = 256  # the lag that the protocol allows
@@ -39,14 +40,13 @@ class Evaluation:
 def evaluate_file(
     reading: FileReading,
     learner: Learner,
-    event_types: list[str],  # as the learner's weights number them
     *,
     replay: int = 1,
     warm_up: float = WARM_UP,
     batch_events: int = BATCH_EVENTS,
     progress: Callable[[int], None] = lambda lines: None,
 ) -> Evaluation:
-    """Reads a file of events once. `progress` is told how many lines have been taken in, after each batch.
+    """Reads a file of events once, into a learner that is new. `progress` is told how many lines have been taken in.
 
     Raises FileError where the file cannot be read to its end, or none of its lines is an event.
     """
@@ -54,21 +54,23 @@ def evaluate_file(
     results: list[tuple[int, LearnResult]] = []  # of each batch, with how many lines came before it
     lines = 0
     began = time.perf_counter()
-    for batch in micro_batches(reading, event_types, batch_events):
+    for batch in micro_batches(reading, list(learner.config.history.event_weights), batch_events):
         results.append((lines, learner.learn(batch, replay)))
         lines += len(batch) + sum(batch.rejected.values())
         progress(lines)
     every = [result for _, result in results]
     late = [result for before, result in results if before >= warm_up * lines]
-    ranked = sum(result.ranked for result in late)
+    sums = RankSums()
+    for result in late:
+        sums.add(result.ranked)
     return Evaluation(
         events=sum(result.n_events for result in every),
         duplicates=sum(result.duplicates for result in every),
-        skipped=sum(result.skipped for result in every),
-        ranked=ranked,
-        hit_rate=sum(result.recall_at_20 for result in late) / max(ranked, 1),
-        mrr=sum(result.mrr_at_20 for result in late) / max(ranked, 1),
-        ndcg=sum(result.ndcg_at_20 for result in late) / max(ranked, 1),
+        skipped=sum(result.taught.skipped for result in every),
+        ranked=int(sums.n),
+        hit_rate=sums.hit_rate,
+        mrr=sums.mean_mrr,
+        ndcg=sums.mean_ndcg,
         seconds=time.perf_counter() - began,
     )
 

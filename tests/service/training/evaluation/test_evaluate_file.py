@@ -12,12 +12,12 @@ import pytest
 from consumers.decode import DecodeRules
 from consumers.event_file import FileError
 from consumers.file_reading import FileReading, open_reading
-from service.training.evaluate_file import Evaluation, evaluate_file
+from service.training.evaluation.evaluate_file import Evaluation, evaluate_file
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
+from tests.service.model.configs import small
 from tests.service.training.streams import world_of_classes
 
-SMALL = LearnerConfig(dim=16, hidden=16, negatives=64, half_lives=(50.0, 500.0))
+SMALL = small(dim=16, negatives=64, length=20, replay_capacity=200_000, replay_recent=20_000)
 
 
 def write(path: Path, lines: list[str]) -> Path:
@@ -36,9 +36,9 @@ def lines_of(n: int) -> list[str]:
 def evaluated(path: Path, weights: Mapping[str, float] | None = None, **more: Any) -> tuple[Evaluation, FileReading]:
     rules = DecodeRules() if weights is None else DecodeRules(event_types=weights)
     reading = open_reading(path, "events", rules)
-    learner = Learner(replace(SMALL, event_weights=tuple(rules.event_types.values())))
+    learner = Learner(replace(SMALL, history=SMALL.history.model_copy(update={"event_weights": rules.event_types})))
     try:
-        return evaluate_file(reading, learner, list(rules.event_types), **more), reading
+        return evaluate_file(reading, learner, **more), reading
     finally:
         reading.file.close()
 
