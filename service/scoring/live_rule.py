@@ -45,16 +45,16 @@ class LiveRule:
 
 
 def own_rule(settings: ScorerSettings) -> HistoryRule:
-    return HistoryRule(length=settings.history_length, event_weights=settings.event_weights)
+    return HistoryRule(settings.history_length, settings.event_weights, settings.rating_range)
 
 
 def rule_of(config: Config, otherwise: HistoryRule) -> HistoryRule:
     """The rule of a version; where its manifest says nothing that is understood, `otherwise`."""
     length, weights = config.get("history"), config.get("event_weights")
-    return HistoryRule(
-        length=length if isinstance(length, int) and length > 0 else otherwise.length,
-        event_weights=weights if isinstance(weights, dict) and weights else otherwise.event_weights,
-    )
+    if not (isinstance(length, int) and isinstance(weights, dict)):
+        return otherwise
+    scale = config.get("rating_scale")  # earlier releases had none
+    return HistoryRule(length, weights, tuple(scale) if scale else None)
 
 
 def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
@@ -66,8 +66,15 @@ def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
         ours, theirs = (_weight(rule, kind) for rule in (own, live))
         if ours != theirs:
             found.append(f"event_weights {kind} {theirs}, here {ours}")
+    if own.rating_scale != live.rating_scale:
+        ours, theirs = (_scale(rule.rating_scale) for rule in (own, live))
+        found.append(f"rating_scale {theirs}, here {ours}")
     return found
 
 
 def _weight(rule: HistoryRule, kind: str) -> str:
     return f"{rule.event_weights[kind]:g}" if kind in rule.event_weights else "(not accepted)"
+
+
+def _scale(scale: tuple[float, float] | None) -> str:
+    return "(none)" if scale is None else f"{scale[0]:g},{scale[1]:g}"

@@ -29,7 +29,9 @@ def learner_config(settings: TrainerSettings, device: str) -> LearnerConfig:
     return LearnerConfig(
         seed=settings.seed,
         device=device,
+        event_types=tuple(settings.event_weights),
         event_weights=tuple(settings.event_weights.values()),
+        rating_scale=settings.rating_range,
         history=settings.history_length,
         evaluate_sample=settings.evaluate_sample,
         max_items=settings.max_items,
@@ -39,9 +41,12 @@ def learner_config(settings: TrainerSettings, device: str) -> LearnerConfig:
 
 def told(config: LearnerConfig, event_types: list[str]) -> dict[str, Any]:
     """The configuration as a manifest tells it; `config_of` is the way back."""
-    known = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _NOT_TOLD}
-    weights = dict(zip(event_types, config.event_weights, strict=False))
-    return known | {"event_weights": weights, "half_lives": list(config.half_lives)}
+    known = {name: getattr(config, name) for name in _told_as_it_is()}
+    known["event_weights"] = dict(zip(event_types, config.event_weights, strict=False))
+    known["half_lives"] = list(config.half_lives)
+    if config.rating_scale is not None:  # releases that knew no scale told none
+        known["rating_scale"] = list(config.rating_scale)
+    return known
 
 
 def config_of(config: Mapping[str, Any], device: str) -> tuple[LearnerConfig, dict[str, float]]:
@@ -49,11 +54,25 @@ def config_of(config: Mapping[str, Any], device: str) -> tuple[LearnerConfig, di
     given = dict(config)
     weights: dict[str, float] = given.pop("event_weights", {})
     given["half_lives"] = tuple(given.get("half_lives", ()))
-    expected = {field.name for field in fields(LearnerConfig)} - {*_NOT_TOLD, "event_weights"}
+    scale = given.pop("rating_scale", None)
+    expected = _told_as_it_is() | {"half_lives"}
     if given.keys() != expected:
         odd = ", ".join(sorted(given.keys() ^ expected))
         raise Fatal(f"the version is of another schema of settings than this build's: {odd}")
-    return LearnerConfig(device=device, event_weights=tuple(weights.values()), **given), weights
+    made = LearnerConfig(
+        device=device,
+        event_types=tuple(weights),
+        event_weights=tuple(weights.values()),
+        rating_scale=None if scale is None else tuple(scale),
+        **given,
+    )
+    return made, weights
+
+
+def _told_as_it_is() -> set[str]:
+    """The fields that a manifest holds under their name and as they are."""
+    apart = {"event_types", "event_weights", "rating_scale", "half_lives"}
+    return {field.name for field in fields(LearnerConfig)} - apart - set(_NOT_TOLD)
 
 
 def config_digest(config: LearnerConfig, event_types: list[str]) -> str:

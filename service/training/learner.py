@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from consumers.micro_batch import MicroBatch
 from model_store.weights import Array, State, Update
 from service.model.contexts import Contexts
+from service.model.history import HistoryRule
 from service.model.negatives import NegativeSampler
 from service.model.network import Shape
 from service.model.recommender import Recommender
@@ -57,6 +58,8 @@ class Learner:
         self.popularity = self.recommender.popularity
         self.weights = Weights(self.network, self.popularity, config)
         self.users = UserTable(config.history)
+        event_weights = dict(zip(config.event_types, config.event_weights, strict=False))
+        self._rule = HistoryRule(config.history, event_weights, config.rating_scale)
         self.replay = Replay(config.replay_capacity, config.history)
         self.negatives = NegativeSampler(config.negatives)
         self.evaluate_sample = config.evaluate_sample  # may be changed at any time: it has no part in learning
@@ -121,7 +124,8 @@ class Learner:
         if len(items.begun):
             self.recommender.resize(self.items.size)
             self.weights.begin(items.begun, [self.items.names.ids[row] for row in items.begun.tolist()])
-        return take_events(self.users, batch, items, config.event_weights, self.clock, config.max_users)
+        weight = self._rule.weights(batch.type, batch.value)
+        return take_events(self.users, batch, items, weight, self.clock, config.max_users)
 
     def _forget_items(self, expired: Index) -> None:
         """Takes rows out of everything that refers to them, before they mean other items."""

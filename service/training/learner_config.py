@@ -9,9 +9,10 @@ from consumers.events import DEFAULT_EVENT_WEIGHTS
 class LearnerConfig:
     seed: int = 0
     device: str = "cpu"
-    # of the configured event types, in the order that numbers `MicroBatch.type`. Zero or less (a dislike, a search):
-    # counted, but neither a target nor part of a history
+    # the configured event types, in the order that numbers `MicroBatch.type`, and their weights: see model/history.py
+    event_types: tuple[str, ...] = tuple(DEFAULT_EVENT_WEIGHTS)
     event_weights: tuple[float, ...] = tuple(DEFAULT_EVENT_WEIGHTS.values())
+    rating_scale: tuple[float, float] | None = None
     dim: int = 64  # 128 bought little and doubles what travels
     hidden: int = 128
     history: int = 20  # items; sessions are shorter, and raters' older items add little

@@ -15,7 +15,7 @@ from model_store.version import BatchRecord, KafkaIds, Manifest
 from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training.configuration import config_digest, learner_config, told
+from service.training.configuration import config_digest, config_of, learner_config, told
 from service.training.restart.rebuild import ReadBatch
 from service.training.restart.resume import Beginning
 from service.training.restart.resume import begin as begin_with
@@ -395,3 +395,15 @@ def test_settings_reach_the_learner() -> None:
         12,
     )
     assert config.event_weights == tuple(settings.event_weights.values())
+    assert config.rating_scale is None
+    assert learner_config(TrainerSettings(rating_scale="1,5"), "cpu").rating_scale == (1, 5)
+
+
+def test_a_rating_scale_is_told_where_there_is_one() -> None:
+    """So a version of a release that knew none is of the same configuration as today's without one."""
+    plain, scaled = CONFIG, dataclasses.replace(CONFIG, rating_scale=(1.0, 5.0))
+    assert "rating_scale" not in told(plain, TYPES)
+    assert told(scaled, TYPES)["rating_scale"] == [1.0, 5.0]
+    assert config_digest(scaled, TYPES) != config_digest(plain, TYPES)
+    for config in (plain, scaled):
+        assert config_of(told(config, TYPES), "cpu")[0] == dataclasses.replace(config, evaluate_sample=32)
