@@ -17,8 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch  # here: wrong usage need not wait for it
 
-    from service.training.configuration import learner_config
-    from service.training.evaluate_file import evaluate_file
+    from service.training.configuration import model_config
+    from service.training.evaluation.evaluate_file import evaluate_file
 
     path: Path = args.file
     settings = TrainerSettings()
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             task = progress.add_task(path.name, total=1.0)
             found = evaluate_file(
                 path,
-                learner_config(settings, "cpu"),
+                model_config(settings),
                 replay=settings.replay,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
+from service.model.config import HistoryConfig
 
 # Duplicates are recognised among this many of a user's latest accepted events; the contract promises 50
 LATEST = 64
@@ -75,6 +76,10 @@ class HistoryRule:
     length: int  # items
     event_weights: Mapping[str, float]  # of the accepted event types; their order numbers `MicroBatch.type`
     rating_scale: tuple[float, float] | None = None  # lowest and highest value; None: every rating counts alike
+
+    @classmethod
+    def of(cls, config: HistoryConfig) -> "HistoryRule":
+        return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
         """Raises KeyError for a type that is not accepted."""

@@ -11,6 +11,7 @@ from model_store.chain import ancestors, load
 from model_store.store import ModelStore
 from model_store.version import BatchRecord, Manifest
 from model_store.weights import TRAINER, Array, State, Update
+from service.model.formats import upgraded
 from service.process import Fatal
 from service.training.configuration import config_of
 from service.training.learner import Learner
@@ -94,10 +95,10 @@ def verify(
     Raises: Fatal, Damaged (what is stored cannot be read), EventsGone, NoAnswer.
     """
     if route.base is None:
-        learner, made = Learner(config_of(route.version.config, device)[0]), Progress()
+        learner, made = Learner(config_of(route.version), device), Progress()
     else:
-        config, _ = config_of(route.base.config, device)
-        learner, made = Learner.restore(config, load(store, route.base.version)), Progress.of(route.base)
+        learner = Learner.restore(config_of(route.base), load(store, route.base.version), device)
+        made = Progress.of(route.base)
     learner.evaluate_sample = 0  # nothing is measured, and nothing learned depends on it
     before, departs_at, done = made.events_trained, None, 0
 
@@ -111,7 +112,7 @@ def verify(
         if step.same is False and departs_at is None:
             departs_at = step.manifest.version
     version = route.version
-    published = load(store, version.version).snapshot(None if version.checkpoint else _for_readers)
+    published = upgraded(load(store, version.version).snapshot(None if version.checkpoint else _for_readers))
     again = State()
     again.apply(learner.snapshot())
     difference = first_difference(published, again)

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import ItemChange, MicroBatch
+from service.model.config import ItemsConfig
 from service.model.history import HistoryRule
 from service.model.item_table import ItemTable
 from service.training.intake import Dislikes, Events, Items, seen_earlier, take_events, take_items
 from service.training.user_table import UserTable
 from tests.service.training.streams import clicks, micro_batch, random_events
 
+ITEMS = ItemsConfig(remember_unlisted=True)
 RULE = HistoryRule(5, DEFAULT_EVENT_WEIGHTS)
 
 
@@ -20,7 +22,7 @@ class Taker:
     """Takes one batch after the other, as a learner does."""
 
     def __init__(self, length: int = 5, max_items: int | None = None, max_users: int | None = None) -> None:
-        self.items, self.users, self.clock = ItemTable(), UserTable(length), 0
+        self.items, self.users, self.clock = ItemTable(ITEMS), UserTable(length), 0
         self._max_items, self._max_users = max_items, max_users
 
     def take(self, batch: MicroBatch) -> tuple[Items, Events]:

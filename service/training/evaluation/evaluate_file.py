@@ -18,9 +18,10 @@ from consumers.decode import DecodeRules, decode
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import MicroBatch
 from consumers.records import Record
-from service.training.evaluation import RankSums
+from service.model.config import ModelConfig
+from service.model.registry import NEW_MODEL
+from service.training.evaluation.measures import RankSums
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
 
 BATCH_EVENTS = 256  # the lag that the protocol allows
 WARM_UP = 0.2
@@ -74,7 +75,7 @@ def open_lines(path: Path) -> BinaryIO:
 
 def evaluate_file(
     path: Path | str,
-    config: LearnerConfig | None = None,
+    config: ModelConfig | None = None,
     *,
     replay: int = 1,
     warm_up: float = WARM_UP,
@@ -83,11 +84,11 @@ def evaluate_file(
 ) -> Evaluation:
     """Replays a `.jsonl` or `.jsonl.gz` of events. `progress` is told (events done, events in all) after each batch.
 
-    `config.event_weights` must be for the contract's event types, in their order, as the default is.
+    `config.history.event_weights` must be for the contract's event types, in their order, as the default is.
     Raises OSError where the file cannot be read.
     """
     path = Path(path)
-    config = LearnerConfig() if config is None else config
+    config = NEW_MODEL if config is None else config
     with open_lines(path) as lines:
         total = sum(1 for line in lines if line.strip())
     learner = Learner(config)
@@ -98,22 +99,18 @@ def evaluate_file(
     for batch in reading.batches(path, batch_events):
         learner.evaluate_sample = None if done + reading.rejected >= warm_up * total else 0
         result = learner.learn(batch, replay)
-        sums.n += result.ranked
-        sums.hits += result.recall_at_20
-        sums.mrr += result.mrr_at_20
-        sums.ndcg += result.ndcg_at_20
-        skipped += result.skipped
+        sums.add(result.ranked)
+        skipped += result.taught.skipped
         done += len(batch)
         if progress is not None:
             progress(done, total)
-    ranked = max(sums.n, 1)
     return Evaluation(
         events=done,
         rejected=reading.rejected,
         skipped=skipped,
-        ranked=sums.n,
-        hit_rate=sums.hits / ranked,
-        mrr=sums.mrr / ranked,
-        ndcg=sums.ndcg / ranked,
+        ranked=int(sums.n),
+        hit_rate=sums.hit_rate,
+        mrr=sums.mean_mrr,
+        ndcg=sums.mean_ndcg,
         seconds=time.perf_counter() - began,
     )

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from service.training.evaluate_file import evaluate_file
-from service.training.learner_config import LearnerConfig
+from service.training.evaluation.evaluate_file import evaluate_file
+from tests.service.model.configs import small
 from tests.service.training.streams import world_of_classes
 
-SMALL = LearnerConfig(dim=16, hidden=16, negatives=64, half_lives=(50.0, 500.0))
+SMALL = small(dim=16, negatives=64, length=20, replay_capacity=200_000, replay_recent=20_000)
 
 
 def write(path: Path, lines: list[str]) -> Path:
