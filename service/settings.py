@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from consumers.decode import DecodeRules
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
 RATING_AT_MOST = 1e9  # whatever people rate by; differences of such numbers are exact enough
@@ -63,6 +64,15 @@ class CommonSettings(BaseSettings):
     def _a_range(cls, text: str) -> str:
         rating_range(text)
         return text
+
+    @property
+    def decode_rules(self) -> DecodeRules:
+        """What fits, to trainer, scorers and whoever reads a file of events."""
+        return DecodeRules(
+            event_types=self.event_weights,
+            items_topic=self.items_topic,
+            future_tolerance_ms=int(self.future_tolerance_hours * 3_600_000),
+        )
 
     @property
     def signing_keys(self) -> tuple[bytes, ...]:

@@ -37,13 +37,21 @@ def model_config(settings: TrainerSettings) -> ModelConfig:
 
 def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     """The configuration of a model that goes on: all that no setting is about is the model's own, also where a new
-    one would begin with something else today. Raises: ValueError, naming what settings ask for that it is not made of.
+    one would begin with something else today. Types of weight 0 may come to those that are accepted: their events are
+    only counted. The types are in the order of `wanted`, in which the feeder numbers them.
+
+    Raises: ValueError, naming what is asked for that the model is not made of.
     """
-    config = replace(then, limits=wanted.limits)
+    weights = then.history.event_weights
+    added = {
+        kind: weight for kind, weight in wanted.history.event_weights.items() if kind not in weights and not weight
+    }
+    grown = then.history.model_copy(update={"event_weights": weights | added})
+    config = replace(then, history=grown, limits=wanted.limits)
     asked = replace(config, seed=wanted.seed, history=wanted.history)
     if config_digest(asked) != config_digest(config):
         raise ValueError(", ".join(differences(config.to_json(), asked.to_json())))
-    return asked  # means the same, with the event types in the order in which the feeder numbers them
+    return asked
 
 
 def config_of(manifest: Manifest) -> ModelConfig:

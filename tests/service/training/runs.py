@@ -71,7 +71,8 @@ def rejects(start: int, end: int) -> MicroBatch:
 
 def remembered(*batches: MicroBatch, types: Sequence[str] = TYPES) -> OpenReader:
     """Kafka for whoever learns again: what was fed, by its ranges; event types numbered as in `types`."""
-    number = np.array([list(types).index(name) for name in TYPES], np.int16)
+    place = {name: number for number, name in enumerate(types)}
+    number = np.array([place.get(name, -1) for name in TYPES], np.int16)  # -1: not accepted, so not in any batch
     by_ranges = {tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges): batch for batch in batches}
 
     def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
