@@ -98,7 +98,7 @@ class ListWriter:
         return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
-        hide = self._settings.hide_seen != "none"
+        hide = self._settings.hide_seen
         with self._metrics.score_seconds.time(), weights.lock:
             manifest = weights.manifest  # of the weights as they are under the lock
             ranked = rank(
@@ -106,7 +106,7 @@ class ListWriter:
                 [user.history.items for user in group],
                 self._settings.top_k,
                 exclude=self._excluded(weights),
-                hidden=[user.history.hidden for user in group] if hide else None,
+                hidden=[user.history.left_out(hide) for user in group],
             )
         at = iso(now_ms())
         self._lists.write_lists(
