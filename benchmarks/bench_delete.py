@@ -16,8 +16,8 @@ Two cores that six others were using too (load 3 to 6), Redis 7.0, a million lis
     writing a list      11 us more, of which Redis 0.5 us, beside the 110 us (of 1,000 items) that one takes to make
     memory              272 bytes of the 3,481 that a list takes
 
-With cores of their own, Redis and sweeper work at the same time; several scorers share the lists of all partitions, until
-Redis has all it can do, at 120,000 lists a second.
+With cores of their own, Redis and sweeper work at the same time; several scorers share the lists of all partitions,
+until Redis has all it can do, at 120,000 lists a second.
 """
 
 import argparse

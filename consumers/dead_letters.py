@@ -1,14 +1,15 @@
 """Where rejects go: `<topic>.dlq`, with their bytes as they came and headers that say what was wrong."""
 
+import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from consumers.decode import Reject
-from consumers.logs import librdkafka
+from consumers.kafka_clients import KafkaConfig, make_producer
 from consumers.records import Headers
 
 logger = logging.getLogger(__name__)
@@ -98,11 +99,8 @@ class _Letter:
 class KafkaDeadLetters:
     """Delivers to Kafka, and tries again until the broker has it: an outage means waiting."""
 
-    def __init__(self, bootstrap: str, *, extra: Mapping[str, Any] | None = None) -> None:
-        self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",  # the contract's, so that a key's letters stay together
+    def __init__(self, bootstrap: str, *, extra: KafkaConfig | None = None) -> None:
+        settings = {
             "message.timeout.ms": 0,  # never give one up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
@@ -110,10 +108,9 @@ class KafkaDeadLetters:
             "message.max.bytes": 1_000_000_000,
             # One large record a batch: the broker's limit counts whole batches.
             "batch.size": 65_536,
-            "reconnect.backoff.max.ms": 1000,
-            **(extra or {}),
         }
-        self._producer = Producer(self._settings, logger=librdkafka)
+        self._make = functools.partial(make_producer, bootstrap, settings, extra)
+        self._producer = self._make()
         self._waiting: list[_Letter] = []  # not with the producer: new ones, and refused ones to try again
         self._in_flight: set[_Letter] = set()
         self._retry_at = 0.0
@@ -181,4 +178,4 @@ class KafkaDeadLetters:
             # An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one.
             self._waiting += self._in_flight
             self._in_flight.clear()
-            self._producer = Producer(self._settings, logger=librdkafka)
+            self._producer = self._make()

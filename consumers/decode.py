@@ -119,7 +119,7 @@ def _decode_item(record: Record) -> ItemChange | Reject:
         return Reject(record, Reason.KEY_MISMATCH, f"the key is not the item_id {_shown(item.item_id)}")
     return ItemChange(
         item.item_id,
-        available=item.available,
+        available=item.available is not False,
         title=item.title[:_MAX_TITLE_CHARS],
         category=(item.category or "")[:_MAX_CATEGORY_CHARS],
     )
@@ -135,6 +135,13 @@ def _decode_deletion(record: Record) -> ItemChange | Reject:
     return ItemChange(item_id, deleted=True)
 
 
+_BEGINNINGS = {
+    b"\x00": "it begins as a schema registry's serializer frames records (a zero and a schema's number)",
+    b"\xef\xbb\xbf": "it begins with a byte order mark",
+    b"\xff\xfe": "it seems to be UTF-16",
+    b"\xfe\xff": "it seems to be UTF-16",
+    b"\x1f\x8b": "it seems to be gzip",
+}
 _CODES = {"json_invalid": Reason.NOT_JSON, "model_type": Reason.NOT_AN_OBJECT, "missing": Reason.MISSING_FIELD}
 
 
@@ -142,9 +149,16 @@ def _reject_invalid(record: Record, error: ValidationError) -> Reject:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     code = _CODES.get(problems[0]["type"], Reason.INVALID_FIELD)
     told = "; ".join(_told(p["loc"], p["msg"]) for p in problems[:_MAX_ERRORS_TOLD])
+    if code is Reason.NOT_JSON and (kind := _kind_of(record.value or b"")):
+        told = f"{kind}, and not plain JSON: {told}"
     if len(problems) > _MAX_ERRORS_TOLD:
         told += f"; and {len(problems) - _MAX_ERRORS_TOLD} more"
     return Reject(record, code, told[:_MAX_MESSAGE_CHARS])
+
+
+def _kind_of(value: bytes) -> str:
+    """What bytes that are not JSON seem to be, by their beginning; empty where that says nothing."""
+    return next((kind for beginning, kind in _BEGINNINGS.items() if value.startswith(beginning)), "")
 
 
 def _told(where: Iterable[int | str], what: str) -> str:

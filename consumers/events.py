@@ -25,11 +25,18 @@ DEFAULT_EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
         "dislike": -1.0,
         "rating": 1.0,
         "search": 0.0,
+        "forget": 0.0,
     }
 )
 """The contract's known event types and how much each counts; settings may change the weights or add types."""
 
-TYPES_WITHOUT_ITEM = frozenset({"search"})
+TYPES_WITHOUT_ITEM = frozenset({"search", "forget"})
+
+# Beyond these a field is not what its name says. A record has a megabyte; these leave room for whatever a shop means.
+MAX_TEXT_CHARS = 1_000  # of a query, and of a text in a context
+MAX_CONTEXT = 64  # members of a context
+MAX_DESCRIPTION_CHARS = 100_000  # a page of text with its markup
+MAX_TAGS = 256
 
 MS_PER_DAY = 86_400_000
 FUTURE_TOLERANCE_MS = MS_PER_DAY
@@ -57,10 +64,29 @@ class _EpochMs:
         )
 
 
+class _Scalar:
+    """One message where it is none, rather than one for each kind that it might have been."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.union_schema(
+            [
+                core_schema.str_schema(strict=True, max_length=MAX_TEXT_CHARS),
+                core_schema.bool_schema(strict=True),
+                core_schema.int_schema(strict=True, ge=-(2**63), le=2**63 - 1),
+                core_schema.float_schema(strict=True, allow_inf_nan=False),
+                core_schema.none_schema(),
+            ],
+            mode="left_to_right",
+            custom_error_type="scalar",
+            custom_error_message=f"must be text of at most {MAX_TEXT_CHARS:,} characters, a number, a boolean or null",
+        )
+
+
 EpochMs = Annotated[int, _EpochMs]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Scalar = str | bool | Int64 | float | None
+ShortId = Annotated[str, Field(min_length=1, max_length=128)]
+Scalar = Annotated[str | bool | int | float | None, _Scalar]
 
 
 class Interaction(BaseModel):
@@ -72,11 +98,11 @@ class Interaction(BaseModel):
     type: Annotated[str, Field(min_length=1, max_length=64)]
     ts: EpochMs  # when it happened, epoch milliseconds
     item_id: Id | None = None
-    event_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    event_id: ShortId | None = None
     value: float | None = None  # rating, quantity, price or dwell seconds
-    session_id: str | None = None
-    query: str | None = None
-    context: dict[str, Scalar] | None = None
+    session_id: ShortId | None = None
+    query: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None  # the text of a search
+    context: Annotated[dict[ShortId, Scalar], Field(max_length=MAX_CONTEXT)] | None = None
 
 
 class Item(BaseModel):
@@ -86,9 +112,9 @@ class Item(BaseModel):
 
     item_id: Id
     title: str
-    description: str | None = None
+    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARS)] | None = None
     category: str | None = None
-    tags: list[str] | None = None
+    tags: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MAX_TAGS)] | None = None
     price: float | None = None
-    available: bool = True
+    available: bool | None = None  # without a word it is
     ts: EpochMs | None = None

@@ -1,36 +1,31 @@
-"""`EventSource` over Kafka: the only file that makes Kafka consumers.
-
-Besides the caller's thread there is one that asks the broker, once a second, for the ends of the partitions and for
-partitions that are new. The consumer's cached ends would not do: they stand still while nothing is fetched, so a reader
-that is held up would report no lag just when it has some. The thread has a client of its own, because confluent_kafka
-lets one thread at a time into a consumer: asking it while another polls waited 30 s.
-"""
+"""`EventSource` over Kafka. `kafka_watch` watches the partitions for it; `reading` is what it knows of itself."""
 
 import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # not in its `__all__`
 
-from consumers.logs import librdkafka
+from consumers.kafka_clients import KafkaConfig, make_admin, make_consumer
+from consumers.kafka_watch import ASK_TIMEOUT_S, KafkaWatch
+from consumers.reading import Reading
 from consumers.records import Headers, OffsetRange, Offsets, Record, TopicPartition
 from consumers.source import OnPartitions, SourceStatus
 
 logger = logging.getLogger(__name__)
 
-_FROM_BEGINNING = -2  # librdkafka's OFFSET_BEGINNING
 _NO_OFFSET = -1
-_ASK_TIMEOUT_S = 2.0
+_WHERE_COMMITTED = -1001  # librdkafka's OFFSET_INVALID: a group member begins where the group has committed
 _RETRY_S = 0.5
+_ASK_AGAIN_S = 3.0  # what was refused is asked for again after this
+_JOIN_ANEW_S = 5.0  # at least, between two clients in a row that failed for good
 _SLICE_S = 0.1
-_SILENT_S = 4.0  # without an answer for so long, the broker counts as away, whatever a client's own timeouts are
-_TOPICS_EVERY_S = 5.0  # how often to look for new partitions, once every topic is there
 
 
 class KafkaSource:
@@ -44,11 +39,10 @@ class KafkaSource:
         start: Literal["earliest", "latest"] = "earliest",
         session_timeout_ms: int = 6000,
         refresh_s: float = 1.0,
-        extra: Mapping[str, str | int | float | bool] | None = None,
+        extra: KafkaConfig | None = None,
     ) -> None:
         """`start`: where a group member begins without a committed offset. The broker is asked every `refresh_s`."""
-        settings: dict[str, str | int | float | bool] = {
-            "bootstrap.servers": bootstrap,
+        settings: dict[str, Any] = {
             "group.id": group_id,
             "enable.auto.commit": False,
             # `earliest` would skip what has expired without a word.
@@ -67,45 +61,30 @@ class KafkaSource:
             # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
             # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
             "topic.metadata.refresh.interval.ms": 4770,
-            "reconnect.backoff.max.ms": 1000,
             # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
             "queued.max.messages.kbytes": 32_768,
+            # How the client finds its connections and its group, by its own account.
+            "statistics.interval.ms": 1000,
         }
-        settings.update(extra or {})
-        self._consumer = Consumer(settings | {"error_cb": self._on_client_error}, logger=librdkafka)
-        asking: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
-            "reconnect.backoff.max.ms": 1000,
-            "socket.timeout.ms": 4000,
-            **(extra or {}),
-        }
-        self._admin = AdminClient(asking, logger=librdkafka)
-        self._start = start
-        self._refresh_s = refresh_s
+        self._group_id, self._start = group_id, start
+        settings |= {"error_cb": self._on_client_error, "stats_cb": self._on_statistics}
+        self._make = functools.partial(make_consumer, bootstrap, settings, extra)
+        self._consumer = self._make()
+        self._subscription: Callable[[], None] | None = None  # subscribes `_consumer`
+        self._reading = Reading(time.monotonic)
+        self._watch = KafkaWatch(make_admin(bootstrap, extra), refresh_s)
         self._closed = False
 
-        self._lock = threading.Lock()  # guards what the watching thread and the caller share, down to `_ends`
-        self._starts: dict[str, Mapping[int, int]] = {}  # topics assigned -> offsets to start at
-        self._seen: dict[str, set[int]] = {}  # topics assigned and described -> partitions known
-        self._found: list[tuple[TopicPartition, int]] = []  # partitions to take up, and where
-        self._reading: set[TopicPartition] = set()
-        self._ends: dict[TopicPartition, int] = {}
-
+        self._begun_at: dict[TopicPartition, int] = {}  # where reading of a partition was begun last
         self._unread: set[TopicPartition] = set()  # not yet read to their end for the first time
         self._stuck: dict[TopicPartition, int] = {}  # partitions that do not have the offset asked for
         self._stuck_why = ""
-        self._repair_at = 0.0
+        self._repair_at = self._ask_again_at = self._join_anew_at = 0.0
         self._expired: list[OffsetRange] = []
-        self._trouble = "no broker has answered yet"
-        self._heard_at = time.monotonic()
-        self._wake = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="kafka-watcher", daemon=True)
-        self._watcher.start()
+        self._watch.start()
 
     def assign(self, topics: Mapping[str, Mapping[int, int]]) -> None:
-        with self._lock:
-            self._starts.update({topic: dict(starts) for topic, starts in topics.items()})
-        self._wake.set()
+        self._watch.follow(topics)
 
     def subscribe(
         self,
@@ -114,58 +93,63 @@ class KafkaSource:
         on_revoked: OnPartitions | None = None,
         on_lost: OnPartitions | None = None,
     ) -> None:
-        def assigned(_: Consumer, partitions: list[KafkaPartition]) -> None:
+        def assigned(consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+            if consumer is not self._consumer:  # one that was given up
+                return
             came = [TopicPartition(p.topic, p.partition) for p in partitions]
-            with self._lock:
-                self._reading.update(came)
+            self._begun_at.update(dict.fromkeys(came, _WHERE_COMMITTED))
+            self._reading.take_up(came)
             self._unread.update(came)
-            self._wake.set()
-            if on_assigned is not None:
+            self._watch.read(came)
+            if came and on_assigned is not None:
                 on_assigned(came)
 
-        def gone(tell: OnPartitions | None, partitions: list[KafkaPartition]) -> None:
-            went = [TopicPartition(p.topic, p.partition) for p in partitions]
-            try:
-                if tell is not None:
-                    tell(went)
-            finally:
-                self._forget(went)
+        def gone(tell: OnPartitions | None, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+            if consumer is self._consumer:
+                self._lose([TopicPartition(p.topic, p.partition) for p in partitions], tell)
 
-        self._consumer.subscribe(
-            list(topics),
-            on_assign=assigned,
-            on_revoke=lambda _, partitions: gone(on_revoked, partitions),
-            on_lost=lambda _, partitions: gone(on_lost or on_revoked, partitions),
-        )
+        def subscribe() -> None:
+            self._on_lost = on_lost or on_revoked
+            self._consumer.subscribe(
+                list(topics),
+                on_assign=assigned,
+                on_revoke=lambda consumer, partitions: gone(on_revoked, consumer, partitions),
+                on_lost=lambda consumer, partitions: gone(on_lost or on_revoked, consumer, partitions),
+            )
+
+        self._reading = Reading(time.monotonic, self._group_id)
+        self._watch.explain_group(self._group_id, topics)
+        self._subscription = subscribe
+        subscribe()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         if self._closed:
             raise RuntimeError("the source is closed")
         deadline = time.monotonic() + timeout_s
         while True:
-            self._take_up_found()
-            if self._stuck and time.monotonic() >= self._repair_at:
-                self._repair()
+            self._mend()
             records = self._records(self._consumer.consume(max_records, 0))
             left = deadline - time.monotonic()
             if records or left <= 0:
-                return records
+                break
             # `consume` waits out its timeout unless it has all it was asked for; `poll` returns with the first message.
             # In slices, because partitions may be found meanwhile.
             first = self._consumer.poll(min(left, _SLICE_S))
             if first is not None:
                 records = self._records([first])
                 if records:
-                    return records + (
-                        self._records(self._consumer.consume(max_records - 1, 0)) if max_records > 1 else []
-                    )
+                    if max_records > 1:
+                        records += self._records(self._consumer.consume(max_records - 1, 0))
+                    break
+        if not records:
+            self._reading.polled(self._watch.ends())
+        return records
 
     def seek(self, offsets: Offsets) -> None:
         self._take_up_found()
-        with self._lock:
-            unknown = [p for p in offsets if p not in self._reading]
+        unknown = [p for p in offsets if not self._watch.reads(p)]
         if unknown:
-            raise ValueError(f"not being read: {', '.join(f'{p.topic}-{p.partition}' for p in unknown)}")
+            raise ValueError(f"not being read: {', '.join(map(_name, unknown))}")
         for partition, offset in offsets.items():
             self._stuck.pop(partition, None)
             self._restart(partition, offset)
@@ -189,76 +173,162 @@ class KafkaSource:
         return expired
 
     def end_offsets(self) -> dict[TopicPartition, int]:
-        with self._lock:
-            return dict(self._ends)
+        return self._watch.ends()
+
+    def positions(self) -> dict[TopicPartition, int]:
+        return self._reading.positions()
 
     @property
     def caught_up(self) -> bool:
-        with self._lock:
-            described = all(topic in self._seen for topic in self._starts)
-            return described and not self._found and not self._unread
+        return self._watch.all_taken and not self._unread
 
     @property
     def status(self) -> SourceStatus:
-        trouble = self._trouble or self._stuck_why
-        if not trouble and time.monotonic() - self._heard_at > _SILENT_S + self._refresh_s:
-            trouble = "the broker has fallen silent"
-        return SourceStatus(not trouble, trouble)
+        trouble = self._reading.trouble(self._watch.ends()) or self._stuck_why or self._watch.trouble
+        if trouble:
+            return SourceStatus(False, trouble)
+        return SourceStatus(True, self._reading.note or self._watch.group_note)
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._wake.set()
-        self._consumer.close()
+        self._watch.close()
+        if self._reading.fatal:
+            _abandon(self._consumer)
+        else:
+            self._consumer.close()
 
-    # the caller's thread
+    # what comes in
 
     def _records(self, messages: list[Message]) -> list[Record]:
         records: list[Record] = []
         keep = records.append
+        positions: dict[tuple[str, int], int] = {}
         for message in messages:
             error = message.error()
             if error is not None:
-                self._on_partition_error(message, error)
+                self._on_error(message, error, positions)
                 continue
             kind, timestamp = message.timestamp()
-            keep(
-                Record(
-                    message.topic(),  # type: ignore[arg-type]  # never None without an error, like the next two
-                    message.partition(),  # type: ignore[arg-type]
-                    message.offset(),  # type: ignore[arg-type]
-                    timestamp if kind else -1,
-                    message.key(),
-                    message.value(),
-                    _headers(message),
-                )
+            record = Record(
+                message.topic(),  # type: ignore[arg-type]  # never None without an error, like the next two
+                message.partition(),  # type: ignore[arg-type]
+                message.offset(),  # type: ignore[arg-type]
+                timestamp if kind else -1,
+                message.key(),
+                message.value(),
+                _headers(message),
             )
-        if records:
-            self._heard()
+            keep(record)
+            positions[record.topic, record.partition] = record.offset + 1
+        for where, position in positions.items():
+            self._reading.received(TopicPartition(*where), position)
         return records
 
-    def _on_partition_error(self, message: Message, error: KafkaError) -> None:
-        topic, number = message.topic(), message.partition()
-        if topic is None or number is None:
-            self._trouble = error.str()
-            return
-        partition = TopicPartition(topic, number)
-        if error.code() == KafkaError._PARTITION_EOF:
-            self._unread.discard(partition)
+    def _on_error(self, message: Message, error: KafkaError, positions: dict[tuple[str, int], int]) -> None:
+        """Takes in what stands in place of a record. `positions`: where reading has come to by these messages."""
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._reading.failed_for_good(error.str())
+        elif topic is None:
+            self._reading.group_failed(error.str())
+        elif number is None or number < 0:
+            if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # a topic that is not there yet is waited for
+                self._reading.topic_refused(topic, error.str())
+        elif error.code() == KafkaError._PARTITION_EOF:
+            # Beyond the last record there may be marks of transactions, which no reader gets; the end is behind them.
+            positions[topic, number] = offset or 0
+            self._unread.discard(TopicPartition(topic, number))
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            offset = message.offset()
-            self._stuck[partition] = _NO_OFFSET if offset is None else offset
+            self._stuck[TopicPartition(topic, number)] = _NO_OFFSET if offset is None else offset
             self._repair_at = 0.0
         elif error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
-            self._trouble = f"{topic}-{number}: {error.str()}"
+            self._reading.refused(TopicPartition(topic, number), error.str())
+
+    def _on_client_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._reading.failed_for_good(error.str())
+        else:
+            self._reading.connection_failed(error.str())
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = orjson.loads(text)
+        if any(broker["state"] == "UP" for broker in statistics["brokers"].values()):
+            self._reading.connected()
+        self._reading.in_group(statistics["cgrp"]["join_state"] == "steady")
+        self._watch.idle_member = self._reading.member and not self._reading.partitions
+
+    # what is done about it, on the caller's thread
+
+    def _mend(self) -> None:
+        """Take up what has been found, and begin anew where reading has stopped."""
+        now = time.monotonic()
+        if self._reading.fatal and now >= self._join_anew_at:
+            self._join_anew()
+        self._take_up_found()
+        if self._stuck and now >= self._repair_at:
+            self._repair()
+        if now >= self._ask_again_at:
+            self._ask_again_at = now + _ASK_AGAIN_S
+            for partition in self._reading.refusals:  # a client says an error once, and its end not at all
+                self._restart(partition, self._where(partition))
+
+    def _take_up_found(self) -> None:
+        found = self._watch.take_found()
+        if not found:
+            return
+        # Without the topics' metadata at hand, the first fetch would begin up to a second later.
+        with contextlib.suppress(KafkaException):
+            for topic in {partition.topic for partition, _ in found}:
+                self._consumer.list_topics(topic, timeout=ASK_TIMEOUT_S)
+        for partition, start in found:
+            self._begun_at[partition] = start
+            self._unread.add(partition)
+            self._reading.take_up([partition], start if start >= 0 else None)
+        self._consumer.incremental_assign([KafkaPartition(*partition, start) for partition, start in found])
+
+    def _where(self, partition: TopicPartition) -> int:
+        """Where to go on: at the next offset, or as it was begun where nothing has come yet."""
+        position = self._reading.position(partition)
+        return self._begun_at.get(partition, _WHERE_COMMITTED) if position is None else position
+
+    def _restart(self, partition: TopicPartition, offset: int) -> None:
+        """Read on from `offset`. `seek` is refused while a partition is stopped for an error; this always works."""
+        try:
+            self._consumer.incremental_unassign([KafkaPartition(*partition)])
+            self._consumer.incremental_assign([KafkaPartition(*partition, offset)])
+        except KafkaException as error:  # it has just gone to another member
+            logger.info("%s is not read any more: %s", _name(partition), error)
+            return
+        self._begun_at[partition] = offset
+        if offset >= 0:
+            self._reading.moved(partition, offset)
+
+    def _join_anew(self) -> None:
+        """Go on with another client, where the one before has failed for good: it would not read anything any more."""
+        why, reading = self._reading.fatal, self._reading.partitions
+        logger.error("the Kafka client has failed for good, so another one goes on: %s", why)
+        self._join_anew_at = time.monotonic() + _JOIN_ANEW_S
+        going_on = [(partition, self._where(partition)) for partition in reading]
+        failed, self._consumer = self._consumer, self._make()
+        _abandon(failed)
+        self._reading = self._reading.anew(f"joining anew, after: {why}")
+        self._stuck.clear()
+        if self._subscription is not None:
+            self._lose(reading, self._on_lost)
+            self._subscription()
+        else:
+            for partition, offset in going_on:
+                self._reading.take_up([partition], offset if offset >= 0 else None)
+            self._consumer.incremental_assign([KafkaPartition(*partition, offset) for partition, offset in going_on])
 
     def _repair(self) -> None:
         """Start partitions again whose offset is not there: after a gap from the earliest, and the gap is reported."""
         self._stuck_why = ""
         self._repair_at = time.monotonic() + _RETRY_S
         for partition, wanted in list(self._stuck.items()):
-            name = f"{partition.topic}-{partition.partition}"
+            name = _name(partition)
             try:
                 low, high = self._watermarks(partition)
                 if wanted < 0:
@@ -281,109 +351,41 @@ class KafkaSource:
             self._restart(partition, wanted)
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        marks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=_ASK_TIMEOUT_S)
+        marks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=ASK_TIMEOUT_S)
         if marks is None or marks[1] < 0:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return int(marks[0]), int(marks[1])
 
     def _committed(self, partition: TopicPartition) -> int:
-        (committed,) = self._consumer.committed([KafkaPartition(*partition)], timeout=_ASK_TIMEOUT_S)
+        (committed,) = self._consumer.committed([KafkaPartition(*partition)], timeout=ASK_TIMEOUT_S)
         if committed.error is not None:
             raise KafkaException(committed.error)
         return int(committed.offset)
 
-    def _take_up_found(self) -> None:
-        with self._lock:
-            found, self._found = self._found, []
-            self._reading.update(partition for partition, _ in found)
-        if found:
-            # Without the topics' metadata at hand, the first fetch would begin up to a second later.
-            with contextlib.suppress(KafkaException):
-                for topic in {partition.topic for partition, _ in found}:
-                    self._consumer.list_topics(topic, timeout=_ASK_TIMEOUT_S)
-            self._consumer.incremental_assign([KafkaPartition(*partition, start) for partition, start in found])
-
-    def _restart(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from `offset`. `seek` is refused while a partition is stopped for an error; this always works."""
+    def _lose(self, partitions: Sequence[TopicPartition], tell: OnPartitions | None) -> None:
         try:
-            self._consumer.incremental_unassign([KafkaPartition(*partition)])
-            self._consumer.incremental_assign([KafkaPartition(*partition, offset)])
-        except KafkaException as error:  # it has just gone to another member
-            logger.info("%s-%d is not read any more: %s", *partition, error)
-
-    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
-        with self._lock:
-            self._reading.difference_update(partitions)
+            if partitions and tell is not None:
+                tell(partitions)
+        finally:
+            self._watch.forget(partitions)
+            self._reading.give_up(partitions)
+            self._unread.difference_update(partitions)
             for partition in partitions:
-                self._ends.pop(partition, None)
-        self._unread.difference_update(partitions)
-        for partition in partitions:
-            self._stuck.pop(partition, None)
+                self._stuck.pop(partition, None)
 
-    def _on_client_error(self, error: KafkaError) -> None:
-        self._trouble = error.str()
 
-    def _heard(self) -> None:
-        self._trouble = ""
-        self._heard_at = time.monotonic()
+def _abandon(consumer: Consumer) -> None:
+    """Close it, however long that takes: a client that has failed for good may never come back from it."""
 
-    # the watching thread
+    def close() -> None:
+        with contextlib.suppress(KafkaException, RuntimeError):
+            consumer.close()
 
-    def _watch(self) -> None:
-        topics_at = 0.0
-        while not self._closed:
-            try:
-                if time.monotonic() >= topics_at:
-                    all_there = self._look_for_partitions()
-                    topics_at = time.monotonic() + (_TOPICS_EVERY_S if all_there else self._refresh_s)
-                self._ask_ends()
-                self._heard()
-            except KafkaException as error:
-                self._trouble = error.args[0].str()
-            if self._wake.wait(min(self._refresh_s, _RETRY_S) if self._trouble else self._refresh_s):
-                self._wake.clear()
-                topics_at = 0.0
+    threading.Thread(target=close, name="kafka-abandoned", daemon=True).start()
 
-    def _look_for_partitions(self) -> bool:
-        """Whether every topic assigned is there."""
-        # All topics: asked for one by name, a broker may make it, and `items` would not be compacted.
-        described = self._admin.list_topics(timeout=_ASK_TIMEOUT_S).topics
-        with self._lock:
-            topics = list(self._starts)
-        for topic in topics:
-            there = described.get(topic)
-            if there is not None and there.error is not None:
-                raise KafkaException(there.error)
-            self._note_partitions(topic, set(there.partitions) if there is not None else set())
-        return all(topic in described for topic in topics)
 
-    def _note_partitions(self, topic: str, numbers: set[int]) -> None:
-        with self._lock:
-            first_look = topic not in self._seen
-            known = self._seen.setdefault(topic, set())
-            for number in sorted(numbers - known):
-                partition = TopicPartition(topic, number)
-                # One that appeared later is new as a whole, so its first record has offset 0.
-                start = self._starts[topic].get(number, _FROM_BEGINNING if first_look else 0)
-                self._found.append((partition, start))
-                if first_look:
-                    self._unread.add(partition)
-            known |= numbers
-
-    def _ask_ends(self) -> None:
-        with self._lock:
-            reading = sorted(self._reading)
-        if not reading:
-            return
-        latest: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        answers = self._admin.list_offsets(
-            {KafkaPartition(*p): latest for p in reading}, request_timeout=_ASK_TIMEOUT_S
-        )
-        for asked, answer in answers.items():
-            partition, end = TopicPartition(asked.topic, asked.partition), answer.result().offset
-            with self._lock:
-                if partition in self._reading:
-                    self._ends[partition] = end
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}-{partition.partition}"
 
 
 def _headers(message: Message) -> Headers:

@@ -13,8 +13,9 @@ class MemoryLog:
     """Topics of partitions of records, with expiry and the groups' committed offsets. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self.changed = threading.Condition(threading.RLock())
         self.records: dict[TopicPartition, list[Record]] = {}  # what has not expired
+        self.marks: set[tuple[TopicPartition, int]] = set()  # offsets of records that no reader is given
         self.first: dict[TopicPartition, int] = {}  # offset of the first record that is left, or of the next
         self.committed: dict[tuple[str, TopicPartition], int] = {}  # per group
 
@@ -44,6 +45,12 @@ class MemoryLog:
             self.records[at].append(record)
             self.changed.notify_all()
         return record
+
+    def mark(self, topic: str, partition: int) -> None:
+        """Append what ends a transaction in Kafka: it takes an offset, and no reader is given it."""
+        with self.changed:
+            at = TopicPartition(topic, partition)
+            self.marks.add((at, self.append(topic, None, partition=partition).offset))
 
     def expire(self, partition: TopicPartition, before: int) -> None:
         """Drop the records before offset `before`, as retention does."""
@@ -122,6 +129,9 @@ class MemorySource:
         with self._log.changed:
             return {p: self._log.end(p) for p in self._positions}
 
+    def positions(self) -> dict[TopicPartition, int]:
+        return dict(self._positions)
+
     @property
     def caught_up(self) -> bool:
         return not self._unread
@@ -177,7 +187,7 @@ class MemorySource:
                 position = first
             # A slice that starts behind the end is empty: beyond it the partition stands still.
             fresh = self._log.records[p][position - first :][: max_records - len(taken)]
-            taken += fresh
+            taken += [record for record in fresh if (p, record.offset) not in self._log.marks]
             self._positions[p] = position + len(fresh)
             if self._positions[p] >= self._unread.get(p, 0):
                 self._unread.pop(p, None)

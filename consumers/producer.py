@@ -1,15 +1,13 @@
-"""The one place that makes a Kafka producer of events and items. Whatever does not reach Kafka is counted."""
+"""Publishing events and items. Whatever does not reach Kafka is counted."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
+from consumers.kafka_clients import KafkaConfig, make_producer
 from consumers.topics import ensure_topics
-
-KafkaConfig = Mapping[str, str | int | float | bool]
 
 _QUEUE = 100_000  # messages waiting in memory, at most
 _DELIVERY_TIMEOUT_MS = 60_000
@@ -33,21 +31,14 @@ class KafkaPublisher:
         self.ends: dict[str, dict[int, int]] = {}  # topic -> partition -> one past the last offset confirmed
         self._bootstrap = bootstrap
         self._config = dict(config or {})
-        settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
+        settings = {
             "client.id": "tidemill-publisher",
-            # the partition a Java client would choose: all producers of one topic must agree (librdkafka's own
-            # default agreed on 51 of 200 keys)
-            "partitioner": "murmur2_random",
-            # an event without event_id that is sent twice counts twice
-            "enable.idempotence": True,
             "linger.ms": 5,
             "queue.buffering.max.messages": _QUEUE,
             "delivery.timeout.ms": _DELIVERY_TIMEOUT_MS,
             "log_level": 0,  # what matters comes back as a delivery report
-            **self._config,
         }
-        self._producer = Producer(settings)
+        self._producer = make_producer(bootstrap, settings, config)
 
     def check(self, timeout_seconds: float = 10.0) -> None:
         """Ask a broker for its metadata. Raises KafkaUnreachableError."""

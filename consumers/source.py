@@ -9,7 +9,7 @@ OnPartitions = Callable[[Sequence[TopicPartition]], None]
 
 
 class SourceStatus(NamedTuple):
-    """Whether the stream can be read now, and if not, why, for people."""
+    """Whether the stream can be read now, and if not, why, for people; if so, what else is worth knowing, or ''."""
 
     healthy: bool = True
     message: str = ""
@@ -67,13 +67,24 @@ class EventSource(Protocol):
     def end_offsets(self) -> dict[TopicPartition, int]:
         """Per partition being read, the offset of the next record to be appended, as last heard (about a second)."""
 
+    def positions(self) -> dict[TopicPartition, int]:
+        """Per partition being read, the offset to read next, where it is known: all before it has been returned.
+
+        At the end of a partition it is the partition's end, also where that is beyond the last record and one: behind
+        it there may be marks of transactions, or records that a transaction took back, which nobody is given.
+        """
+
     @property
     def caught_up(self) -> bool:
         """Whether everything that was there when it was assigned has been returned. A missing topic holds nothing."""
 
     @property
     def status(self) -> SourceStatus:
-        """Whether the stream can be read now; heard at most a few seconds ago."""
+        """Whether the stream can be read now.
+
+        Of every client that it takes (one that reads, one that asks for the ends) and by its own account: denied
+        records, a group that takes no member, records that are there and do not come are told within 10 s.
+        """
 
     def close(self) -> None:
         """Leave the group and free everything. May be called twice."""

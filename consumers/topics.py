@@ -1,47 +1,14 @@
-"""Making the topics as they must be, and saying which cluster and topics these are, now and while they are read."""
+"""Making the topics as they must be."""
 
 import logging
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.cimpl import NewTopic
 
-from consumers.logs import librdkafka
+from consumers.kafka_clients import KafkaConfig, make_admin
+from consumers.kafka_identity import KafkaIdentity, identify, is_mock
 
 logger = logging.getLogger(__name__)
-
-_WATCH_TIMEOUT_S = 3.0
-_MOCK_PREFIX = "mockCluster"  # librdkafka's; it makes topics on first use, and answers neither creation nor description
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaIdentity:
-    """Which log the offsets belong to. An id is '' where there is none (mock cluster, brokers before 2.8)."""
-
-    cluster_id: str
-    topic_ids: dict[str, str] = field(default_factory=dict)  # only of topics that exist
-
-    def log_of(self, topic: str) -> str:
-        """What names the log of a topic: the topic's id, or the cluster's where topics have none."""
-        return self.topic_ids.get(topic) or self.cluster_id
-
-    def unlike(self, now: "KafkaIdentity") -> str | None:
-        """Why offsets of this identity mean nothing in `now`; None where they do, as far as both have ids.
-
-        >>> KafkaIdentity("a", {"events": "x"}).unlike(KafkaIdentity("a", {"events": "y"}))
-        'topic events was made anew (its id was x and is y)'
-        """
-        if self.cluster_id and now.cluster_id and self.cluster_id != now.cluster_id:
-            return f"this is Kafka cluster {now.cluster_id}, and it was {self.cluster_id}"
-        for topic, then in self.topic_ids.items():
-            if then and now.topic_ids.get(topic) and now.topic_ids[topic] != then:
-                return f"topic {topic} was made anew (its id was {then} and is {now.topic_ids[topic]})"
-        return None
 
 
 def ensure_topics(
@@ -50,16 +17,16 @@ def ensure_topics(
     items: str = "items",
     partitions: int = 4,
     *,
-    extra: Mapping[str, Any] | None = None,
+    extra: KafkaConfig | None = None,
     timeout_s: float = 10.0,
 ) -> None:
     """Make the two topics and their dead-letter topics where they are missing; `items` compacted.
 
     Topics that exist stay as they are. Raises KafkaException when no broker answers or creation is refused.
     """
-    admin = _admin(bootstrap, extra)
+    admin = make_admin(bootstrap, extra)
     cluster = admin.list_topics(timeout=timeout_s)
-    if _is_mock(cluster.cluster_id):
+    if is_mock(cluster.cluster_id):
         return
     configs = {events: {}, items: {"cleanup.policy": "compact"}, f"{events}.dlq": {}, f"{items}.dlq": {}}
     missing = [
@@ -79,75 +46,13 @@ def ensure_topics(
             logger.info("made topic %s", topic)
 
 
-def identify(
-    bootstrap: str, topics: Sequence[str], *, extra: Mapping[str, Any] | None = None, timeout_s: float = 10.0
-) -> KafkaIdentity:
-    """The ids of the cluster and of those of `topics` that exist. Raises KafkaException when no broker answers."""
-    return _identify(_admin(bootstrap, extra), topics, timeout_s)
-
-
-def prepare_topics(bootstrap: str, events: str, items: str, *, extra: Mapping[str, Any] | None = None) -> KafkaIdentity:
+def prepare_topics(bootstrap: str, events: str, items: str, *, extra: KafkaConfig | None = None) -> KafkaIdentity:
     """Make what is missing and say what is there: of both topics, but for a mock cluster, which has no ids.
 
     Raises KafkaException when no broker answers, or does not know yet what was made.
     """
     ensure_topics(bootstrap, events, items, extra=extra)
     identity = identify(bootstrap, (events, items), extra=extra)
-    if not _is_mock(identity.cluster_id) and len(identity.topic_ids) < len({events, items}):
+    if not is_mock(identity.cluster_id) and len(identity.topic_ids) < len({events, items}):
         raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
     return identity
-
-
-class IdentityWatch:
-    """Asks, every few seconds and on a thread of its own, whether this is still the Kafka that was there at the start.
-
-    An offset beyond the end would show a topic made anew too; one within the new log would be misread in silence.
-    """
-
-    def __init__(
-        self,
-        bootstrap: str,
-        then: KafkaIdentity,
-        *,
-        extra: Mapping[str, Any] | None = None,
-        every_s: float = 2.0,
-    ) -> None:
-        self.changed: str | None = None  # why offsets mean nothing any more; stays once it is set
-        self._admin = _admin(bootstrap, {"reconnect.backoff.max.ms": 1000, "socket.timeout.ms": 4000, **(extra or {})})
-        self._then, self._every_s = then, every_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kafka-identity", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while self.changed is None and not self._stop.wait(self._every_s):
-            try:
-                self.changed = self._then.unlike(_identify(self._admin, list(self._then.topic_ids), _WATCH_TIMEOUT_S))
-            except KafkaException as error:  # away, which the readers say, or a topic just between its two lives
-                logger.debug("which Kafka this is cannot be asked now: %s", error)
-
-
-def _identify(admin: AdminClient, topics: Sequence[str], timeout_s: float) -> KafkaIdentity:
-    cluster = admin.list_topics(timeout=timeout_s)
-    there = [topic for topic in topics if topic in cluster.topics]
-    if _is_mock(cluster.cluster_id) or not there:
-        return KafkaIdentity(cluster.cluster_id or "", dict.fromkeys(there, ""))
-    described = admin.describe_topics(TopicCollection(there), request_timeout=timeout_s)
-    return KafkaIdentity(cluster.cluster_id or "", {t: str(d.result().topic_id) for t, d in described.items()})
-
-
-def _admin(bootstrap: str, extra: Mapping[str, Any] | None) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, **(extra or {})}, logger=librdkafka)
-
-
-def _is_mock(cluster_id: str | None) -> bool:
-    return (cluster_id or "").startswith(_MOCK_PREFIX)

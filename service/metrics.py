@@ -93,6 +93,7 @@ class ConsumerMetrics(_Metrics):
 class TrainerMetrics(ConsumerMetrics):
     def __init__(self) -> None:
         super().__init__()
+        self.leads = self._level("trainer_leads", "1 while this trainer holds the lease, 0 while it stands by")
         self.events_trained = self._counter("events_trained_total", "accepted events learned from by this process")
         self.events_trained_all = self._level(
             "model_events_trained", "events the model has learned from, over all runs"
@@ -111,6 +112,7 @@ class TrainerMetrics(ConsumerMetrics):
         self.publish_seconds = self._histogram("publish_seconds", "from touched rows to a live version", "kind")
         self.publish_bytes = self._histogram("publish_bytes", "bytes of a version's blobs", "kind", buckets=BYTES)
         self.publish_failures = self._counter("publish_failures_total", "attempts to publish that the store refused")
+        self.unpublished = self._level("unpublished_batches", "micro-batches learned that no version holds yet")
         self.versions_held_back = self._counter(
             "versions_held_back_total", "versions that were published and did not go live (the gate, or a pin)"
         )
@@ -123,7 +125,9 @@ class TrainerMetrics(ConsumerMetrics):
             "published versions learned again at the start, by whether they came out the same",
             "same",
         )
-        self.feeder_restarts = self._counter("feeder_restarts_total", "times the feeder process died and was replaced")
+        self.feeder_restarts = self._counter(
+            "feeder_restarts_total", "times the feeder process died or fell silent and was replaced"
+        )
 
 
 class ScorerMetrics(ConsumerMetrics):

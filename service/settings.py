@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from consumers.decode import DecodeRules
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
 LEAST_KEY = 16  # letters; shorter ones can be guessed from a single manifest
@@ -47,6 +48,15 @@ class CommonSettings(BaseSettings):
     )
 
     @property
+    def decode_rules(self) -> DecodeRules:
+        """What fits, to trainer, scorers and whoever reads a file of events."""
+        return DecodeRules(
+            event_types=self.event_weights,
+            items_topic=self.items_topic,
+            future_tolerance_ms=int(self.future_tolerance_hours * 3_600_000),
+        )
+
+    @property
     def signing_keys(self) -> tuple[bytes, ...]:
         text = self.signing_key.get_secret_value()
         return tuple(key.strip().encode() for key in text.split(",")) if text else ()
@@ -81,7 +91,12 @@ class TrainerSettings(CommonSettings):
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, description="everything random comes from this and the ids")
     replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
-    max_items: int = Field(5_000_000, ge=1, description="item rows kept; beyond, those unused longest are reused")
+    max_items: int = Field(
+        5_000_000,
+        ge=1,
+        description="item rows kept; beyond, those of deleted items and then those unused longest are reused. One "
+        "micro-batch that needs more has them for that long",
+    )
     max_users: int = Field(2_000_000, ge=1, description="users whose history the trainer keeps; beyond, as above")
     evaluate_sample: int = Field(
         32,

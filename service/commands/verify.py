@@ -11,8 +11,8 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from consumers.kafka_identity import KafkaIdentity, identify
 from consumers.recorded import EventsGone, NoAnswer
-from consumers.topics import KafkaIdentity, identify
 from model_store.errors import ModelStoreError
 from model_store.store import ModelStore
 from model_store.version import Manifest
@@ -55,7 +55,7 @@ def _prove(settings: TrainerSettings, store: ModelStore, chosen: Route) -> int:
     device = _device(made)
     _warn(chosen, device)
     torch.set_deterministic_debug_mode("error")
-    _, types = config_of(made.config, device)
+    types = config_of(made).history.event_weights
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.perf_counter()
@@ -89,7 +89,7 @@ def _same_kafka(settings: TrainerSettings, made: Manifest) -> None:
         found = identify(settings.kafka_bootstrap, list(made.kafka.topics), extra=settings.kafka_config)
     except KafkaException as error:
         raise Fatal(f"Kafka at {settings.kafka_bootstrap} cannot be asked: {error.args[0].str()}") from error
-    if (why := KafkaIdentity(made.kafka.cluster_id, made.kafka.topics).unlike(found)) is not None:
+    if (why := KafkaIdentity(made.kafka.cluster_id, made.kafka.topics).difference(found)) is not None:
         raise Fatal(f"version {made.version} cannot be made again: {why}")
 
 

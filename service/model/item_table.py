@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.model.config import ItemsConfig
 from service.model.row_table import IdTable, RowTable
+from service.model.unlisted import Unlisted
 
 Index = NDArray[np.int64]
 
@@ -15,14 +17,21 @@ class ItemTable:
     """Ids <-> rows. Without `max_items` it grows without limit; with it, no two items ever share a row.
 
     A row's life: `add` gives it to an item; `expire` takes it back from those unused longest, on the event clock. The
-    caller clears the expired rows everywhere else (histories, replay) before the rows are given out again.
+    caller clears the expired rows everywhere else (histories, replay) before the rows are given out again. That an item
+    may not be listed outlives its row.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, config: ItemsConfig) -> None:
+        self._remember_unlisted = config.remember_unlisted
         self.names = IdTable("item/id")
         self.listable = RowTable("item/listable", (), torch.uint8, device="cpu")
         self.last_used = RowTable("trainer/item/last_used", (), torch.int64, fill=-1)  # -1: a free row
+        self.unlisted = Unlisted()
         self._free: list[int] = []  # ascending; rows given back
+
+    @property
+    def tables(self) -> list[RowTable | IdTable]:
+        return [self.listable, self.last_used, self.names, *self.unlisted.tables]
 
     @property
     def size(self) -> int:
@@ -37,14 +46,18 @@ class ItemTable:
         return self.names.rows_of(ids)
 
     def add(self, ids: Sequence[str], clock: int) -> Index:
-        """Rows for new ids: free ones first, lowest first, then fresh ones."""
+        """Rows for new ids: free ones first, lowest first, then fresh ones.
+
+        They can be listed, but for those that could not when they had a row before.
+        """
         reused, self._free = self._free[: len(ids)], self._free[len(ids) :]
         rows = reused + list(range(self.size, self.size + len(ids) - len(reused)))
         self.names.add(ids, rows)
         index = np.array(rows, dtype=np.int64)
         self.listable.resize(self.size)
         self.last_used.resize(self.size)
-        self.set_listable(index, np.ones(len(index), np.uint8))
+        shut = self.unlisted.take(ids)  # none, where they are not remembered
+        self.set_listable(index, (~shut).astype(np.uint8))
         self.use(index, clock)
         return index
 
@@ -56,16 +69,17 @@ class ItemTable:
         self.listable.array[rows] = listable
         self.listable.touch(rows)
 
-    def expire(self, n: int, keep: Index) -> Index:
-        """Frees the n items unused longest, none of `keep`; of equals the lower row. Returns their rows, ascending."""
+    def expire(self, n: int, keep: Index, clock: int) -> Index:
+        """Frees the n items unused longest, none of `keep`; of equals the lower row. Returns their rows, ascending;
+        fewer where there are not so many."""
         last = self.last_used.array[: self.size].astype(np.int64)
         last[keep] = -1
         candidates = np.flatnonzero(last >= 0)
-        if len(candidates) < n:
-            raise ValueError(f"max_items is too small: {n} items must go, only {len(candidates)} are not in this batch")
         rows = np.sort(candidates[np.argsort(last[candidates], kind="stable")[:n]])
+        if self._remember_unlisted:
+            self.unlisted.add([self.names.ids[row] for row in rows[self.listable.array[rows] == 0].tolist()], clock)
         self.names.free(rows)
-        self.set_listable(rows, np.zeros(n, np.uint8))
+        self.set_listable(rows, np.zeros(len(rows), np.uint8))
         self.use(rows, -1)
         self._free = sorted(self._free + rows.tolist())
         return rows
@@ -73,3 +87,4 @@ class ItemTable:
     def restored(self) -> None:
         """To be called after the tables were loaded: finds the free rows again."""
         self._free = [row for row, item in enumerate(self.names.ids) if not item]
+        self.unlisted.restored()

@@ -47,31 +47,35 @@ def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | Non
     """Gives rows to the items of the catalogue's changes and of the events; of `limit` rows in all, None: any number.
 
     An item may be listed as its last change says. An event makes a new item listable, and never brings back one that
-    was deleted. Raises: ValueError where `limit` is too small for the items of this one batch.
+    was deleted, whose row is the first to be given to others. Where `limit` is too small for this one batch, all of its
+    items have rows nevertheless, until others need them: what is learned must not depend on who was left out, and there
+    are never more than the limit and a batch.
     """
-    listable = {change.item_id: change.available and not change.deleted for change in batch.catalogue}
+    changes = {change.item_id: change for change in batch.catalogue}
+    listable = {item: change.available and not change.deleted for item, change in changes.items()}
     place = {item: k for k, item in enumerate(dict.fromkeys([*listable, *batch.items]))}
     ids = list(place)
     rows = table.rows_of(ids)
     known = rows >= 0
     new = np.flatnonzero(~known)
-    expired = _make_room(table, rows[known], len(new), limit)
+    expired = _make_room(table, rows[known], len(new), clock, limit)
     rows[new] = table.add([ids[i] for i in new.tolist()], clock)
     table.set_listable(rows[: len(listable)], np.fromiter(listable.values(), np.uint8, len(listable)))
     table.use(rows, clock)
+    deleted = np.fromiter((change.deleted for change in changes.values()), np.bool_, len(changes))
+    table.use(rows[: len(changes)][deleted], 0)
     known[: len(listable)] = True
     places = np.array([place[item] for item in batch.items], np.int64)
     return Items(row=rows[places], known=known[places], expired=expired, begun=rows[new])
 
 
-def _make_room(table: ItemTable, keep: Index, new: int, limit: int | None) -> Index:
+def _make_room(table: ItemTable, keep: Index, new: int, clock: int, limit: int | None) -> Index:
     """Expires items, none of `keep`, where so many new ones would not fit. Returns their rows."""
     excess = 0 if limit is None else table.in_use + new - limit
     if limit is None or excess <= 0:
         return np.empty(0, np.int64)
     # in chunks, because finding references is a pass over all histories
-    spare = table.in_use - len(keep)
-    return table.expire(max(excess, min(limit // 16, spare)), keep=keep)
+    return table.expire(max(excess, limit // 16), keep, clock)
 
 
 def take_events(

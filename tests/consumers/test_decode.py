@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from consumers.decode import DecodeRules, Outcome, Reason, Reject, decode
-from consumers.events import Interaction
+from consumers.events import Interaction, Item
 from consumers.micro_batch import ItemChange
 from consumers.records import Record
 from consumers.times import EARLIEST_MS
@@ -50,7 +51,8 @@ def outcome_of(record: Record, rules: DecodeRules | None = None) -> Outcome:
         ({"context": {"a": 2**64}}, {"context": {"a": float(2**64)}}),
         ({"context": {}}, {"context": {}}),
         ({"new_field": [1, {"x": 2}]}, {}),
-        ({"query": "x" * 900_000}, {}),
+        ({"type": "forget", "item_id": ...}, {"type": "forget", "item_id": None}),
+        ({"type": "forget"}, {"type": "forget", "item_id": "i1"}),
     ],
 )
 def test_accepted_events(changes: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -121,6 +123,8 @@ def test_accepted_events(changes: dict[str, Any], expected: dict[str, Any]) -> N
         (event_json(context={"a": float("inf")}), Reason.INVALID_FIELD),
         (event_json(context=[1]), Reason.INVALID_FIELD),
         (event_json(context={str(n): [n] for n in range(10_000)}), Reason.INVALID_FIELD),
+        (event_json(type="forget", user_id=..., item_id=...), Reason.MISSING_FIELD),
+        (event_json(type="forget", ts=..., item_id=...), Reason.MISSING_FIELD),
         (event_json(type="teleport"), Reason.UNKNOWN_TYPE),
         (event_json(type="View"), Reason.UNKNOWN_TYPE),
         (event_json(ts=NOW_MS + 24 * HOUR_MS + 1), Reason.TS_IN_FUTURE),
@@ -174,7 +178,6 @@ def test_only_the_configured_types_are_known() -> None:
         (item_json(title=...), b"i1", Reason.MISSING_FIELD),
         (item_json(item_id=""), b"", Reason.INVALID_FIELD),
         (item_json(available="yes"), b"i1", Reason.INVALID_FIELD),
-        (item_json(available=None), b"i1", Reason.INVALID_FIELD),
         (item_json(price=float("nan")), b"i1", Reason.INVALID_FIELD),
         (item_json(tags=[1]), b"i1", Reason.INVALID_FIELD),
         (item_json(), b"i2", Reason.KEY_MISMATCH),
@@ -188,6 +191,82 @@ def test_only_the_configured_types_are_known() -> None:
 def test_catalogue_records(value: bytes | None, key: bytes | None, expected: ItemChange | Reason) -> None:
     outcome = outcome_of(item_record(value, key))
     assert (outcome.code if isinstance(outcome, Reject) else outcome) == expected
+
+
+def optional_fields(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not field.is_required()]
+
+
+@pytest.mark.parametrize("field", optional_fields(Interaction))
+def test_null_in_an_optional_field_of_an_event_is_as_if_it_were_not_there(field: str) -> None:
+    event = {"type": "search", "item_id": ...}
+    without = outcome_of(event_record(event_json(**event)))
+    assert isinstance(without, Interaction)
+    assert outcome_of(event_record(event_json(**event | {field: None}))) == without
+
+
+@pytest.mark.parametrize("field", optional_fields(Item))
+def test_null_in_an_optional_field_of_an_item_is_as_if_it_were_not_there(field: str) -> None:
+    assert outcome_of(item_record(item_json(**{field: None}), b"i1")) == ItemChange("i1", title="Lamp")
+
+
+BOUNDS: list[tuple[str, Any, Any]] = [  # field, what is just within its bound, what is just beyond
+    ("user_id", "x" * 256, "x" * 257),
+    ("item_id", "x" * 256, "x" * 257),
+    ("event_id", "x" * 128, "x" * 129),
+    ("session_id", "x" * 128, "x" * 129),
+    ("session_id", "x", ""),
+    ("query", "😀" * 1000, "😀" * 1001),
+    ("query", "", "x" * 900_000),
+    ("context", {str(n): n for n in range(64)}, {str(n): n for n in range(65)}),
+    ("context", {"x" * 128: 1}, {"x" * 129: 1}),
+    ("context", {"x": 1}, {"": 1}),
+    ("context", {"a": "x" * 1000}, {"a": "x" * 1001}),
+]
+ITEM_BOUNDS: list[tuple[str, Any, Any]] = [
+    ("description", "x" * 100_000, "x" * 100_001),
+    ("tags", ["x"] * 256, ["x"] * 257),
+    ("tags", ["x" * 256], ["x" * 257]),
+    ("tags", [], [None]),
+]
+
+
+@pytest.mark.parametrize(("field", "within", "beyond"), BOUNDS)
+def test_bounds_of_an_events_fields(field: str, within: Any, beyond: Any) -> None:
+    event = outcome_of(event_record(event_json(**{field: within})))
+    assert isinstance(event, Interaction), event
+    assert getattr(event, field) == within
+    assert_refused_by_name(outcome_of(event_record(event_json(**{field: beyond}))), field)
+
+
+@pytest.mark.parametrize(("field", "within", "beyond"), ITEM_BOUNDS)
+def test_bounds_of_an_items_fields(field: str, within: Any, beyond: Any) -> None:
+    assert outcome_of(item_record(item_json(**{field: within}), b"i1")) == ItemChange("i1", title="Lamp")
+    assert_refused_by_name(outcome_of(item_record(item_json(**{field: beyond}), b"i1")), field)
+
+
+def assert_refused_by_name(outcome: Outcome, field: str) -> None:
+    assert isinstance(outcome, Reject)
+    assert outcome.code is Reason.INVALID_FIELD
+    assert outcome.message.startswith(field)
+    assert ";" not in outcome.message  # one thing is wrong, so one is told
+
+
+@pytest.mark.parametrize(
+    ("beginning", "told"),
+    [
+        (b"\x00\x00\x00\x00\x2a", "schema registry"),
+        (b"\xef\xbb\xbf", "byte order mark"),
+        (b"\xff\xfe", "UTF-16"),
+        (b"\x1f\x8b", "gzip"),
+    ],
+)
+def test_bytes_that_are_plainly_something_else_are_called_so(beginning: bytes, told: str) -> None:
+    for record in (event_record(beginning + event_json()), item_record(beginning + item_json(), b"i1")):
+        reject = outcome_of(record)
+        assert isinstance(reject, Reject)
+        assert reject.code is Reason.NOT_JSON
+        assert told in reject.message
 
 
 @given(st.binary(max_size=300), st.sampled_from(["events", "items"]), st.none() | st.binary(max_size=20))

@@ -7,7 +7,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as _ConfigResource  # type: ignore[attr-defined]  # not in `__all__`
 
-from consumers.topics import IdentityWatch, KafkaIdentity, ensure_topics, identify, prepare_topics
+from consumers.kafka_identity import IdentityWatch, KafkaIdentity, identify
+from consumers.topics import ensure_topics, prepare_topics
 from tests import brokers
 
 
@@ -41,12 +42,12 @@ def test_a_real_broker_gets_its_topics_once_with_items_compacted() -> None:
 
 def test_offsets_mean_nothing_elsewhere_as_far_as_there_are_ids() -> None:
     here = KafkaIdentity("a", {"events": "x", "items": "y"})
-    assert here.unlike(here) is None
-    assert here.unlike(KafkaIdentity("", {"events": "", "items": "y"})) is None
-    assert here.unlike(KafkaIdentity("a", {})) is None
-    assert KafkaIdentity("", {}).unlike(here) is None
-    assert here.unlike(KafkaIdentity("b", here.topic_ids)) == "this is Kafka cluster b, and it was a"
-    why = here.unlike(KafkaIdentity("a", {"events": "x", "items": "z"}))
+    assert here.difference(here) is None
+    assert here.difference(KafkaIdentity("", {"events": "", "items": "y"})) is None
+    assert here.difference(KafkaIdentity("a", {})) is None
+    assert KafkaIdentity("", {}).difference(here) is None
+    assert here.difference(KafkaIdentity("b", here.topic_ids)) == "this is Kafka cluster b, and it was a"
+    why = here.difference(KafkaIdentity("a", {"events": "x", "items": "z"}))
     assert why == "topic items was made anew (its id was y and is z)"
     assert (here.log_of("events"), here.log_of("other")) == ("x", "a")
 
@@ -73,7 +74,7 @@ def test_a_topic_made_anew_is_noticed() -> None:
         end = time.monotonic() + 20
         while watch.changed is None and time.monotonic() < end:
             time.sleep(0.05)
-        assert watch.changed == before.unlike(after) is not None
+        assert watch.changed == before.difference(after) is not None
 
 
 def test_a_watch_waits_for_a_broker_that_is_away() -> None:

@@ -52,6 +52,7 @@ def test_the_defaults_of_the_contract() -> None:
         "dislike",
         "rating",
         "search",
+        "forget",
     }
 
 

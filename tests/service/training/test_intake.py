@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import ItemChange, MicroBatch
+from service.model.config import ItemsConfig
 from service.model.item_table import ItemTable
 from service.training.intake import Events, Items, seen_earlier, take_events, take_items
 from service.training.user_table import UserTable
 from tests.service.training.streams import clicks, micro_batch, random_events
+
+ITEMS = ItemsConfig(remember_unlisted=True)
 
 WEIGHTS = tuple(DEFAULT_EVENT_WEIGHTS.values())
 
@@ -19,14 +22,15 @@ class Taker:
     """Takes one batch after the other, as a learner does."""
 
     def __init__(self, length: int = 5, max_items: int | None = None, max_users: int | None = None) -> None:
-        self.items, self.users, self.clock = ItemTable(), UserTable(length), 0
+        self.items, self.users, self.clock = ItemTable(ITEMS), UserTable(length), 0
         self._max_items, self._max_users = max_items, max_users
 
     def take(self, batch: MicroBatch) -> tuple[Items, Events]:
         items = take_items(self.items, batch, self.clock, self._max_items)
-        gone = np.zeros(self.items.size, np.bool_)
-        gone[items.expired] = True
-        self.users.forget_items(gone)
+        if len(items.expired):
+            gone = np.zeros(self.items.size, np.bool_)
+            gone[items.expired] = True
+            self.users.forget_items(gone)
         events = take_events(self.users, batch, items, WEIGHTS, self.clock, self._max_users)
         self.clock += events.accepted
         return items, events
@@ -76,11 +80,40 @@ def test_those_unused_longest_make_room_a_sixteenth_at_a_time() -> None:
     assert (items.expired.tolist(), items.begun.tolist()) == ([], [3, 4, 5])
 
 
-def test_a_batch_with_more_items_than_there_may_be_is_refused() -> None:
+def test_a_batch_with_more_items_than_there_may_be_is_learned_whole_and_the_rows_are_given_back() -> None:
     taker = Taker(max_items=4)
     taker.take(micro_batch(clicks([("u", "a"), ("u", "b")])))
-    with pytest.raises(ValueError, match="max_items is too small"):
-        taker.take(micro_batch(clicks([("u", f"i{n}") for n in range(5)]), first_key=10))
+    items, events = taker.take(micro_batch(clicks([("u", f"i{n}") for n in range(5)]), first_key=10))
+    assert taker.ids(items.row) == ["i0", "i1", "i2", "i3", "i4"]
+    assert (events.accepted, len(events.item), taker.items.in_use) == (5, 5, 5)
+    items, events = taker.take(micro_batch(clicks([("u", f"i{n}") for n in range(4)]), first_key=20))
+    assert (events.accepted, taker.items.in_use) == (4, 4)
+    assert items.known.all()
+
+
+@pytest.mark.parametrize("change", [ItemChange("gone", deleted=True), ItemChange("gone", available=False)])
+def test_an_item_that_may_not_be_listed_stays_so_when_its_row_went_to_others(change: ItemChange) -> None:
+    taker = Taker(max_items=4)
+    taker.take(micro_batch(clicks([("u", "gone"), ("u", "kept")]), catalogue=[change]))
+    taker.take(micro_batch(clicks([("u", f"i{n}") for n in range(4)]), first_key=10))
+    assert taker.items.rows_of(["gone", "kept"]).tolist() == [-1, -1]
+    taker.take(micro_batch(clicks([("v", "gone"), ("v", "kept")]), first_key=20))
+    assert taker.items.rows_of(["gone", "kept"]).min() >= 0
+    assert "gone" not in taker.listable()
+    assert "kept" in taker.listable()
+    taker.take(micro_batch([], catalogue=[ItemChange("gone")]))
+    assert "gone" in taker.listable()
+
+
+def test_deleted_items_are_the_first_to_make_room() -> None:
+    taker = Taker(max_items=4)
+    for n, item in enumerate(["a", "a", "b", "c"]):
+        taker.take(micro_batch(clicks([("u", item)]), first_key=1 + n))
+    changes = [ItemChange("c", deleted=True), ItemChange("b", available=False)]
+    taker.take(micro_batch(clicks([("u", "d")]), first_key=10, catalogue=changes))
+    for n, (new, left) in enumerate([("e", {"a", "b", "d", "e"}), ("f", {"b", "d", "e", "f"})]):
+        taker.take(micro_batch(clicks([("u", new)]), first_key=20 + n))
+        assert {item for item in taker.items.names.ids if item} == left
 
 
 @settings(max_examples=50, deadline=None)
@@ -170,8 +203,17 @@ def test_users_beyond_the_bound_are_forgotten_longest_absent_first() -> None:
     assert taker.users.counts.array[row, 0] == 100
 
 
+def test_a_batch_with_more_users_than_there_may_be_is_learned_whole_and_the_rows_are_given_back() -> None:
+    taker = Taker(max_users=4)
+    _, events = taker.take(micro_batch(clicks([(f"u{n}", "a") for n in range(6)])))
+    assert (events.accepted, len(events.user), taker.users.in_use) == (6, 6, 6)
+    _, events = taker.take(micro_batch(clicks([("u0", "b"), ("v", "b")]), first_key=10))
+    assert (events.accepted, taker.users.in_use) == (2, 4)
+    assert events.user_known.tolist() == [True, False]
+
+
 def test_a_type_without_a_weight_is_refused() -> None:
-    batch, table = micro_batch([("u", "a", "search")]), ItemTable()
+    batch, table = micro_batch([("u", "a", "search")]), ItemTable(ITEMS)
     with pytest.raises(IndexError):
         take_events(UserTable(5), batch, take_items(table, batch, 0, None), (1.0,), 0, None)
 

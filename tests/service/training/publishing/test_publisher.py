@@ -1,12 +1,15 @@
 """What becomes of a candidate: a snapshot or a delta, once, whatever the store does meanwhile."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
-from model_store.chain import load
+from consumers.records import Offsets, TopicPartition
+from model_store.chain import ancestors, load
 from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMissing, StoreUnavailable
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
@@ -47,6 +50,23 @@ class Faulty(MemoryStore):
     def move(self, version: int, reason: str, *, alias: str = "champion", lease: Lease | None = None) -> bool:
         self._fault("move")
         return super().move(version, reason, alias=alias, lease=lease)
+
+
+class Dropping(MemoryStore):
+    """A store that drops the next few calls of one name, as a connection does that breaks."""
+
+    name, left = "", 0
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name != super().__getattribute__("name") or not super().__getattribute__("left"):
+            return found
+
+        def dropped(*_: object, **__: object) -> None:
+            self.left -= 1
+            raise StoreUnavailable(f"Redis: connection lost in {name}")
+
+        return dropped
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -224,6 +244,81 @@ def test_a_lost_snapshot_leaves_no_hole_either(before: int, left: int) -> None:
     assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
     assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
     assert prove(store, store.newest() or 0, fed, 0).difference is None
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("newest", "put_blobs", "publish", "move", "take_snapshot_request", "pinned_since", "promote"),
+        *("aliases", "live_since", "summaries", "delete"),
+    ],
+)
+def test_whatever_call_is_dropped_after_a_failover_it_goes_on_by_itself(
+    call: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pointer, "PIN_ASKED_EVERY_S", 0.0)
+    store, fed = Dropping(), batches(12)
+    rules = dataclasses.replace(RULES, chain_limit=2, keep_snapshots=2, grace_s=0.0, promote_after_s=1e-9)
+    run = Run(store, rules=rules)
+
+    def fail_over() -> None:
+        lose_after(store, 4)
+        store.rollback(4, "by hand")
+        store.name, store.left = call, times
+
+    run.go([*fed[:4], fail_over, *fed[4:]])
+    assert store.left == 0, "the call was never made"
+    assert run.publisher.failure is None
+    assert run.health.report()[1]["checks"] == {"gate": "ok", "redis": "ok"}
+    newest = store.newest() or 0
+    assert store.live() == newest
+    assert_same(load(store, newest).snapshot(), run.learner.snapshot())
+    learned = [batch.ranges for each in reversed(list(ancestors(store, newest))) for batch in each.batches]
+    assert learned == [tuple(tuple(r) for r in batch.ranges) for batch in fed]
+
+
+def test_a_wish_is_not_lost_with_the_call_after_it() -> None:
+    """Taken from the store, and then the connection breaks."""
+    store = Dropping()
+    run = Run(store)
+
+    def ask() -> None:
+        store.name, store.left = "newest", 10**9
+        store.request_snapshot("a reader is lost")
+        until(lambda: store._request is None)
+        store.left = 0
+        wished_for(run)
+
+    run.go([*batches(2), ask, *batches(1, first=2)])
+    assert kinds(store) == ["snapshot", "delta", "delta", "snapshot", "delta"]
+
+
+def test_a_silent_store_does_not_hold_up_learning() -> None:
+    """What is asked of it while nothing is under way is asked on the publisher's thread."""
+    store, silent, asked, answered = MemoryStore(), threading.Event(), threading.Event(), threading.Event()
+    original = store.take_snapshot_request
+
+    def take_snapshot_request(lease: Lease) -> str | None:
+        if silent.is_set():
+            asked.set()
+            assert answered.wait(20.0)
+        return original(lease)
+
+    def fall_silent() -> None:
+        silent.set()
+        assert asked.wait(20.0)
+
+    store.take_snapshot_request = take_snapshot_request  # type: ignore[method-assign]
+    run, learned = Run(store, rules=dataclasses.replace(RULES, interval_s=3600.0)), list[Offsets]()
+
+    def look() -> None:
+        learned.append(dict(run.progress.trained_through))
+        answered.set()
+
+    run.go([*batches(1), fall_silent, *batches(3, first=1), look])
+    assert learned == [{TopicPartition("events", 0): 80}]
+    assert_same(load(store, store.newest() or 0).snapshot(), run.learner.snapshot())
 
 
 def test_a_store_emptied_before_the_pointer_moved() -> None:
