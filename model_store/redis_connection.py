@@ -101,7 +101,7 @@ class RedisConnection:
 
 
 # of a cluster's answers the library keeps but the slot and the address
-_FIRST_WORDS = {redis.exceptions.MovedError: "MOVED", redis.exceptions.AskError: "ASK"}
+_FIRST_WORDS: dict[type[Exception], str] = {redis.exceptions.MovedError: "MOVED", redis.exceptions.AskError: "ASK"}
 
 
 def _told(error: Exception) -> str:

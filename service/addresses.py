@@ -30,9 +30,8 @@ def _server(text: str) -> str:
     scheme, separator, rest = server.rpartition("://")
     if separator:
         if scheme.upper() in ("SSL", "SASL_PLAINTEXT", "SASL_SSL"):
-            raise ValueError(
-                f'{scheme}:// is not said here but in TIDEMILL_KAFKA_CONFIG: {{"security.protocol": "{scheme.upper()}"}}'
-            )
+            protocol = f'{{"security.protocol": "{scheme.upper()}"}}'
+            raise ValueError(f"{scheme}:// is not said here but in TIDEMILL_KAFKA_CONFIG: {protocol}")
         if scheme.upper() != "PLAINTEXT":
             raise ValueError(f"{scheme}:// is no part of it: host:port, such as kafka:{_PORT}")
         server = rest

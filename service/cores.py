@@ -25,8 +25,9 @@ def _quota(root: Path) -> float | None:
                 limits.append(_cores(quota, period))
         elif "cpu" in controllers.split(","):
             for folder in _with_parents(root / "sys/fs/cgroup" / controllers, path):
-                quota, period = (_words(folder / f"cpu.cfs_{name}_us") or ["max"] for name in ("quota", "period"))
-                limits.append(_cores(quota[0], period[0]))
+                of_group = [*_words(folder / "cpu.cfs_quota_us")[:1], *_words(folder / "cpu.cfs_period_us")[:1]]
+                quota, period = [*of_group, "max", "max"][:2]
+                limits.append(_cores(quota, period))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
