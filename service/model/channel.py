@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State, Update
 from service.model.contexts import Contexts
 from service.model.ranker import Blend
@@ -143,6 +144,10 @@ class LearningChannel(Channel, Protocol):
 
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
         """New items, in rows that there is room for."""
+
+    def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
+        """What the catalogue says of items, which have these rows [n]; in the order of the stream, an item may come
+        twice."""
 
     def learn(self, lesson: Lesson) -> Taught:
         """Learns by gradient, before anything of the lesson is counted. Changes nothing by a gradient that is not

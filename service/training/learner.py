@@ -103,6 +103,10 @@ class Learner:
             ids = [self.items.names.ids[row] for row in items.begun.tolist()]
             for channel in self.channels:
                 channel.begin(items.begun, ids)
+        if batch.catalogue:
+            described = self.items.rows_of([change.item_id for change in batch.catalogue])
+            for channel in self.channels:
+                channel.describe(described, batch.catalogue)
         return take_events(self.users, batch, items, self._event_weights, self.clock, self.limits.max_users)
 
     def _forget_items(self, expired: Index) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State
 from service.model.channel import Examples, Lesson, Taught
 from service.model.channels.network import ROWS, Network, NetworkConfig
@@ -79,6 +80,9 @@ class LearningNetwork(Network):
 
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
         self.write(rows, first_rows(self._seed, ids, self.config.dim).to(self.rows.data.device))
+
+    def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
+        """It learns from behaviour alone."""
 
     def forget(self, rows: Index) -> None:
         super().forget(rows)
