@@ -185,8 +185,8 @@ def test_numbers_are_finite_but_for_logarithms(name: str) -> None:
             continue
         values = np.asarray(rows.values, np.float64)
         assert np.isfinite(values).all() or (table in traits.logarithms and (values < math.inf).all()), table
-    for tensor, values in full.tensors.items():
-        assert tensor.startswith("trainer/") or np.isfinite(np.asarray(values, np.float64)).all(), tensor
+    for tensor, entries in full.tensors.items():
+        assert tensor.startswith("trainer/") or np.isfinite(np.asarray(entries, np.float64)).all(), tensor
 
 
 # -- items -------------------------------------------------------------------------------------------------------------

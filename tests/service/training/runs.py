@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
@@ -95,6 +96,8 @@ def prove(store: MemoryStore, version: int, fed: Sequence[MicroBatch], start: in
 class FakeFeeder:
     """Hands over one step after the other, each once the one before is published; then stops the trainer."""
 
+    patience_s = 5.0  # for a version, before the next step
+
     def __init__(self, steps: Iterable[Step], publisher: Publisher, stop: threading.Event) -> None:
         self._steps, self._publisher, self._stop = iter(steps), publisher, stop
         self.commits: list[dict[object, int]] = []
@@ -102,7 +105,7 @@ class FakeFeeder:
 
     def receive(self, timeout_s: float) -> MicroBatch | FeederStatus | None:
         assert not self.stopped
-        self._publisher.wait_idle(5.0)
+        self._publisher.wait_idle(self.patience_s)
         step = next(self._steps, None)
         if step is None:
             self._stop.set()
@@ -142,6 +145,7 @@ class Run:
         replay: int = 1,
         log: OpenReader | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
         **environment: str | int,
     ) -> None:
         """log: where events can be read again. environment: what differs from here."""
@@ -163,7 +167,7 @@ class Run:
         )
         self.feeders: list[FakeFeeder] = []
         self.started_at: list[dict[object, int]] = []
-        self._replay, self._other_kafka = replay, other_kafka
+        self._replay, self._other_kafka, self._clock = replay, other_kafka, clock
 
     def go(self, *lives: Sequence[Step]) -> "Run":
         """Runs until the last step; each life is what one feeder hands over."""
@@ -188,6 +192,7 @@ class Run:
             health=self.health,
             stop=self.stop,
             other_kafka=self._other_kafka,
+            clock=self._clock,
         )
         self.publisher.start()
         try:

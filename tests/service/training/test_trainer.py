@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -27,11 +28,14 @@ from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, trainer
+from service.training.feed import RESTARTS_IN_A_ROW
+from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
+from service.training.publishing import retry
 from service.training.publishing.candidate import Candidate
 from service.training.publishing.candidate import Outcome as Published
 from service.training.reference import Reference
-from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
+from service.training.trainer import RECEIVE_S, SKIPPED_IN_A_ROW
 from tests.service.model.configs import network_of, small
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
@@ -284,6 +288,111 @@ def test_a_feeder_that_sent_something_has_all_its_lives_again(monkeypatch: pytes
     lives: list[list[runs.Step]] = [[batch, FeederDied("killed")] for batch in batches(RESTARTS_IN_A_ROW + 3)]
     run.go(*lives, [])
     assert run.metric("feeder_restarts_total") == RESTARTS_IN_A_ROW + 3
+
+
+class Clock:
+    """Seconds, as told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def silence(self, seconds: float) -> list[Callable[[], None]]:
+        """What a feeder hands over that says nothing for so long."""
+        return [lambda: self.spend(RECEIVE_S)] * round(seconds / RECEIVE_S)
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_feeder_that_falls_silent_is_said_and_then_replaced_by_one_that_goes_on() -> None:
+    store, fed, clock, seen = MemoryStore(), batches(4), Clock(), list[tuple[str, float]]()
+    run = Run(store, clock=clock)
+
+    def look() -> None:
+        checks = cast("dict[str, str]", run.health.report()[1]["checks"])
+        seen.append((checks["feeder"], run.metric("consumer_lag_seconds")))
+
+    silent = [*clock.silence(4), look, *clock.silence(8), look, *clock.silence(KILLED_AFTER_S - 11)]
+    run.go([*fed[:2], *silent], [*clock.silence(2), look, FeederStatus(True), *clock.silence(1), look, *fed[2:]])
+    said, lag = zip(*seen, strict=True)
+    assert [said[0], said[3]] == ["ok", "ok"]
+    assert "the feeder has been silent for 10 s" in said[1]
+    assert "the feeder has been silent for 25 s" in said[2]  # until the new one has said something
+    assert (lag[0], lag[3]) == (0.0, 0.0)
+    assert 11.0 < lag[1] < 12.5
+    assert 30.5 < lag[2] < 32.5
+    assert run.started_at == [{}, {HERE: 40}]
+    assert all(feeder.stopped for feeder in run.feeders)
+    assert run.metric("feeder_restarts_total") == 1
+    assert manifests(store)[-1].trained_through == {"events": {"0": 80}}
+
+
+def test_silent_feeders_are_replaced_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps them from speaking may pass by itself."""
+    clock = Clock()
+    run = Run(MemoryStore(), clock=clock)
+    monkeypatch.setattr(run.stop, "wait", lambda timeout: False)
+    run.go(*[clock.silence(KILLED_AFTER_S + 1)] * (RESTARTS_IN_A_ROW + 3), batches(1))
+    assert run.metric("feeder_restarts_total") == RESTARTS_IN_A_ROW + 3
+    assert run.progress.trained_through == {HERE: 20}
+
+
+def test_while_the_trainer_learns_the_silence_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    run = Run(MemoryStore(), clock=clock)
+    learn = run.learner.learn
+
+    def slow(*given: Any) -> LearnResult:
+        clock.spend(2 * KILLED_AFTER_S)
+        return learn(*given)
+
+    monkeypatch.setattr(run.learner, "learn", slow)
+    run.go([*batches(2), *clock.silence(1), *batches(1, first=2), *clock.silence(1)])
+    assert run.health.report()[0]
+    assert run.metric("feeder_restarts_total") == 0
+
+
+def test_learning_waits_for_a_store_that_is_away_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe pushes back meanwhile, and no manifest grows beyond all bounds."""
+    monkeypatch.setattr(trainer, "MOST_UNPUBLISHED", 4)
+    monkeypatch.setattr(FakeFeeder, "patience_s", 0.0)
+    monkeypatch.setattr(retry, "RETRY_S", 0.01)
+    back = threading.Event()
+
+    class Away(MemoryStore):
+        away = False
+
+        def publish(self, manifest: Manifest, lease: Lease) -> None:
+            if self.away and not back.is_set():
+                raise StoreUnavailable("Redis: away")
+            super().publish(manifest, lease)
+
+    store, fed, clock = Away(), batches(12), Clock()
+    run = Run(store, clock=clock)
+    seen: list[tuple[float, str, bool]] = []
+
+    def come_back(timeout: float) -> bool:
+        """In place of waiting, once learning does."""
+        clock.spend(1.0)
+        if not back.is_set() and clock.now > 1020.0:
+            checks = cast("dict[str, str]", run.health.report()[1]["checks"])
+            seen.append((run.metric("unpublished_batches"), checks["learning"], run.health.report()[0]))
+            assert run.metric("consumer_lag_seconds") > 5.0
+            back.set()
+        return False
+
+    monkeypatch.setattr(run.stop, "wait", come_back)
+    run.go([lambda: setattr(store, "away", True), *fed])
+    assert seen == [(4, "waits for the store: 4 micro-batches are in no version yet", False)]
+    assert run.health.report()[0]
+    assert max(len(manifest.batches) for manifest in manifests(store)) <= 4
+    assert manifests(store)[-1].trained_through == {"events": {"0": 240}}
+    whole = MemoryStore()
+    Run(whole).go(fed)
+    assert_same(load(store, store.newest() or 0).snapshot(), load(whole, whole.newest() or 0).snapshot())
 
 
 def test_what_the_feeder_says_of_kafka_is_shown() -> None:
