@@ -47,12 +47,16 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The n events of a micro-batch that are targets, in their order, as columns."""
+    """n events of a micro-batch in their order, as columns: those that are targets, or those that are dislikes."""
 
     item: Index  # [n] row
     time: Index  # [n] on the event clock
-    weight: NDArray[np.float64]  # [n] above 0
+    weight: NDArray[np.float64]  # [n] above 0 for targets, below for dislikes
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
+
+    @classmethod
+    def none(cls, length: int) -> "Examples":
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty((0, length), np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Lesson:
     seed: int
     replay: int  # past targets to learn again for each fresh one
     examples: Examples
+    disliked: Examples
     blend: Blend  # by which the channels' numbers are added up; taught by the channel whose loss it is part of
     common: Callable[[Tensor], Tensor]  # rows [n] -> [n, F] what the channels without histories know of them
 

@@ -165,7 +165,8 @@ def test_only_what_the_traits_name_changes_by_gradient(name: str) -> None:
     assert np.array_equal(reference.ranks(contexts, events), learner.recommender.ranks(contexts, events))
     before = learner.snapshot()
     item = np.arange(20)
-    learner._teach(Examples(item, item, np.ones(20), histories(learner.items.size, 20).astype(np.int32)), replay=1)
+    events_of = Examples(item, item, np.ones(20), histories(learner.items.size, 20).astype(np.int32))
+    learner._teach(events_of, Examples.none(LENGTH), replay=1)
     after = learner.snapshot()
     for table, rows in before.tables.items():
         if not reference.owns(table) and not table.startswith("trainer/"):
