@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from consumers.decode import DecodeRules
+from consumers.file_reading import open_reading
 from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
 from service.model.registry import NEW_MODEL
-from service.training.evaluation.evaluate_file import Reading
+from service.training.evaluation.evaluate_file import micro_batches
 from service.training.gate.gate import Gate, GateRules
 from service.training.gate.norms import NormTracker
 from service.training.learner import Learner
@@ -119,7 +121,9 @@ def main() -> None:
         return
 
     def stream() -> Iterator[MicroBatch]:
-        return islice(Reading().batches(args.events, BATCH), args.batches)
+        rules = DecodeRules()
+        reading = open_reading(args.events, "events", rules)
+        return islice(micro_batches(reading, list(rules.event_types), BATCH), args.batches)
 
     gated, free = GateRules(), GateRules(enabled=False)
     clean = run(stream(), gated)
