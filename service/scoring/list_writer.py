@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consumers.records import TopicPartition
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
-from model_store.version import Manifest
+from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
@@ -151,7 +151,7 @@ class ListWriter:
         return self._mask[1]
 
 
-def _json(user_id: str, best: Ranked, manifest: Manifest, events_seen: int, at: str) -> bytes:
+def _json(user_id: str, best: Ranked, manifest: Head, events_seen: int, at: str) -> bytes:
     return list_json(
         user_id,
         best,
