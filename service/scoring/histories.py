@@ -125,7 +125,7 @@ class Histories:
             last = user.unsaved[-1]
             acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
         for where, named in acted.items():
-            self._lists.note_active(where, named)
+            self._lists.note_active(where, named, self._quiet_before())
 
     def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
         stored = self._lists.histories([user.user_id for user in users])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.records import TopicPartition
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
 from model_store.version import Manifest
@@ -19,7 +20,7 @@ from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.budget import Budget
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore
+from service.scoring.list_store import ListStore, UserList
 from service.scoring.recommendations import list_json
 from service.scoring.reloader import Reloader, Weights
 from service.scoring.top_k import Ranked, excluded, rank
@@ -98,7 +99,7 @@ class ListWriter:
         return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
-        hide = self._settings.hide_seen != "none"
+        hide = self._settings.hide_seen
         with self._metrics.score_seconds.time(), weights.lock:
             manifest = weights.manifest  # of the weights as they are under the lock
             ranked = rank(
@@ -106,12 +107,17 @@ class ListWriter:
                 [user.history.items for user in group],
                 self._settings.top_k,
                 exclude=self._excluded(weights),
-                hidden=[user.history.hidden for user in group] if hide else None,
+                hidden=[user.history.left_out(hide) for user in group],
             )
         at = iso(now_ms())
         self._lists.write_lists(
             [
-                (user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at))
+                UserList(
+                    user.user_id,
+                    [item for item, _ in best],
+                    _json(user.user_id, best, manifest, user.history.events_seen, at),
+                    self._swept_with(user),
+                )
                 for user, best in zip(group, ranked, strict=True)
             ]
         )
@@ -119,6 +125,13 @@ class ListWriter:
         edition, now, wall = self._edition(manifest.version), self._clock(), now_ms()
         for user, best in zip(group, ranked, strict=True):
             self._active.written(user, edition, now, wall, empty=not best)
+
+    def _swept_with(self, user: ActiveUser) -> list[TopicPartition]:
+        """The partitions that the user's events are in: whoever reads one of them sweeps the list. The first one for a
+        user of whom no events are known (their history was damaged)."""
+        topic = self._settings.events_topic
+        found = [where for where in user.history.next_offsets if where.topic == topic]
+        return found or [TopicPartition(topic, 0)]
 
     def _write_default(self, weights: Weights, now: float) -> None:
         """The trending list, for users who are not known."""

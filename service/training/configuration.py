@@ -26,7 +26,11 @@ def model_config(settings: TrainerSettings) -> ModelConfig:
     return replace(
         NEW_MODEL,
         seed=settings.seed,
-        history=HistoryConfig(length=settings.history_length, event_weights=settings.event_weights),
+        history=HistoryConfig(
+            length=settings.history_length,
+            event_weights=settings.event_weights,
+            rating_scale=settings.rating_range,
+        ),
         limits=Limits(max_items=settings.max_items, max_users=settings.max_users),
     )
 

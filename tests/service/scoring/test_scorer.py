@@ -99,11 +99,33 @@ def test_lists_at_rest_lose_what_was_deleted(world: World) -> None:
     worker = started(world, refresh_interval_ms=1e9).turn()
     best = worker.items("a")
     world.delete(best[0])
+    world.item(best[1], available=False)
     worker.turn()
     assert worker.items("a") == best
-    worker.sweeper.start()
-    worker.until(lambda: worker.items("a") == best[1:])
-    worker.sweeper.stop()
+    assert worker.sweeper.sweep() == 2  # and the one for everybody else
+    assert worker.items("a") == best[2:]
+
+
+def test_lists_of_those_whom_nobody_remembers_lose_what_was_deleted(world: World) -> None:
+    """Whoever reads their partition sweeps them, also of what was deleted while nobody did."""
+    world.act("a", "i1")
+    world.act("b", "i1", 1)
+    first = started(world, active_seconds=0.001).turn()
+    best = first.items("a")
+    assert first.items("b") == best
+    for _ in range(2):
+        first.clock.pass_by(COMMIT_AFTER_S)
+        first.turn(1)
+    first.scorer.finish()
+    world.delete(best[0])
+    second = started(world, active_seconds=0.001).turn()
+    second.sweeper.sweep()
+    world.delete(best[1])
+    second.turn()
+    second.sweeper.sweep()
+    assert second.items("a") == second.items("b") == best[2:]
+    assert second.count("active_users") == 0
+    assert second.count("recommendations_written_total") == 0
 
 
 def test_without_weights_histories_are_kept_and_health_says_so(connection: RedisConnection) -> None:
