@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from consumers.decode import DecodeRules
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
+RATING_AT_MOST = 1e9  # whatever people rate by; differences of such numbers are exact enough
 LEAST_KEY = 16  # letters; shorter ones can be guessed from a single manifest
 
 
@@ -34,8 +35,14 @@ class CommonSettings(BaseSettings):
     )
     event_weights: dict[str, float] = Field(
         dict(DEFAULT_EVENT_WEIGHTS),
-        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 or "
-        "less counts as an event and is neither a target nor part of a history",
+        description="JSON object: accepted event types and how strongly each is learned from; a type of weight 0 "
+        "counts as an event and is neither a target nor part of a history; nor is one below 0, a dislike: its item is "
+        "not listed for that user until a later positive event of theirs on it",
+    )
+    rating_scale: str = Field(
+        "",
+        description="lowest and highest value of a `rating`, such as 1,5: then its weight grows with its value, and "
+        "one in the lowest third of the scale counts as a `dislike`; empty: every rating counts alike",
     )
     future_tolerance_hours: float = Field(24.0, gt=0, description="events whose ts is further ahead are rejected")
     history_length: int = Field(20, ge=1, le=1000, description="latest items of a user that the model looks at")
@@ -46,6 +53,17 @@ class CommonSettings(BaseSettings):
         ge=1,
         description="CPU threads of the arithmetic; weights are bit for bit repeatable only for one number of them",
     )
+
+    @property
+    def rating_range(self) -> tuple[float, float] | None:
+        """Lowest and highest."""
+        return rating_range(self.rating_scale)
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _a_range(cls, text: str) -> str:
+        rating_range(text)
+        return text
 
     @property
     def decode_rules(self) -> DecodeRules:
@@ -68,6 +86,24 @@ class CommonSettings(BaseSettings):
         if text and any(len(each.strip()) < LEAST_KEY for each in text.split(",")):
             raise ValueError(f"a key has at least {LEAST_KEY} letters")
         return key
+
+
+def rating_range(text: str) -> tuple[float, float] | None:
+    """Lowest and highest of `TIDEMILL_RATING_SCALE`; None of an empty text. Raises ValueError.
+
+    >>> rating_range("0.5, 5")
+    (0.5, 5.0)
+    """
+    if not text.strip():
+        return None
+    low, comma, high = text.partition(",")
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        comma = ""
+    if not comma or not all(abs(end) <= RATING_AT_MOST for end in found) or found[0] >= found[1]:
+        raise ValueError("lowest and highest rating with a comma between them, such as 1,5")
+    return found
 
 
 class TrainerSettings(CommonSettings):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consumers.records import TopicPartition
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
-from model_store.version import Manifest
+from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
@@ -100,7 +100,7 @@ class ListWriter:
         return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
-        hide = self._settings.hide_seen != "none"
+        hide = self._settings.hide_seen
         with self._metrics.score_seconds.time(), weights.lock:
             manifest = weights.manifest  # of the weights as they are under the lock
             ranked = rank(
@@ -108,7 +108,7 @@ class ListWriter:
                 [user.history.items for user in group],
                 self._settings.top_k,
                 exclude=self._excluded(weights),
-                hidden=[user.history.hidden for user in group] if hide else None,
+                hidden=[user.history.left_out(hide) for user in group],
             )
         at = iso(now_ms())
         self._lists.write_lists(
@@ -155,7 +155,7 @@ class ListWriter:
         return self._mask[1]
 
 
-def _json(user_id: str, best: Ranked, manifest: Manifest, events_seen: int, at: str) -> bytes:
+def _json(user_id: str, best: Ranked, manifest: Head, events_seen: int, at: str) -> bytes:
     return list_json(
         user_id,
         best,

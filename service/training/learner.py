@@ -18,6 +18,7 @@ from model_store.weights import Array, State, Update
 from service.model.channel import Examples, Lesson, Taught
 from service.model.config import ModelConfig
 from service.model.formats import LATER_TABLES, upgraded_state
+from service.model.history import HistoryRule
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
 from service.training.evaluation import prequential
@@ -54,7 +55,7 @@ class Learner:
         self.items = self.recommender.items
         self.users = UserTable(config.history.length)
         self.steps = 0
-        self._event_weights = tuple(config.history.event_weights.values())
+        self._rule = HistoryRule.of(config.history)
 
     @property
     def clock(self) -> int:
@@ -103,7 +104,8 @@ class Learner:
             ids = [self.items.names.ids[row] for row in items.begun.tolist()]
             for channel in self.channels:
                 channel.begin(items.begun, ids)
-        return take_events(self.users, batch, items, self._event_weights, self.clock, self.limits.max_users)
+        weight = self._rule.weights(batch.type, batch.value)
+        return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users)
 
     def _forget_items(self, expired: Index) -> None:
         """Takes rows out of everything that refers to them, before they mean other items."""

@@ -114,6 +114,7 @@ def test_one_process_overlooks_the_settings_of_another(monkeypatch: pytest.Monke
         (CommandSettings, "log_level", "LOUD"),
         (CommandSettings, "threads", "0"),
         (CommandSettings, "future_tolerance_hours", "0"),
+        *((ScorerSettings, "rating_scale", text) for text in ("5", "5,1", "1,1", "1,5,9", "a,b", "nan,5", "1,inf")),
         (CommandSettings, "event_weights", '{"view": "much"}'),
         (CommandSettings, "event_weights", "[1]"),
         (CommandSettings, "kafka_config", '{"a": {"b": 1}}'),
@@ -129,6 +130,16 @@ def test_a_bad_value_is_an_error_that_names_the_setting(
     with pytest.raises(ValidationError) as caught:
         cls()
     assert {error["loc"][0] for error in caught.value.errors()} == {name}
+
+
+@pytest.mark.parametrize(
+    ("text", "scale"), [("", None), (" ", None), ("1,5", (1, 5)), (" 0.5 , 5 ", (0.5, 5)), ("-1,1", (-1, 1))]
+)
+def test_a_rating_scale_has_two_ends(
+    monkeypatch: pytest.MonkeyPatch, text: str, scale: tuple[float, float] | None
+) -> None:
+    monkeypatch.setenv("TIDEMILL_RATING_SCALE", text)
+    assert CommandSettings().rating_range == scale
 
 
 @pytest.mark.parametrize("name", ["event_weights", "kafka_config"])

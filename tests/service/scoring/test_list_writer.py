@@ -296,6 +296,16 @@ def test_lists_are_filled_up_when_an_item_goes_and_take_it_in_again_when_it_is_b
         assert desk.body("a")["model_version"] == 1
 
 
+def test_what_a_user_dislikes_is_not_listed_for_them_until_they_want_it_again(connection: RedisConnection) -> None:
+    desk = Desk(connection, top_k=100)
+    for item, kind, gone in [("i2", "view", set()), ("i2", "dislike", {"i2"}), ("i3", "dislike", {"i2", "i3"}),
+                             ("i2", "view", {"i3"})]:  # fmt: skip
+        desk.act("a", item, kind)
+        desk.act("b", "i2")
+        desk.writer.write()
+        assert set(desk.items("b")) - set(desk.items("a")) == gone
+
+
 @pytest.mark.parametrize(("hide", "gone"), [("none", []), ("bought", ["i3"]), ("all", ["i2", "i3"])])
 def test_hide_seen(connection: RedisConnection, hide: str, gone: Sequence[str]) -> None:
     desk = Desk(connection, hide_seen=hide, top_k=100)
