@@ -41,7 +41,7 @@ def _show_versions(store: RedisStore, limit: int) -> int:
             continue  # retired meanwhile
         notes = names.get(version, [])
         try:
-            manifest = store.read(version, data)
+            manifest = store.read_head(version, data)
         except DamagedManifest as error:
             table.add_row(str(version), "-", "-", "-", "-", "-", "-", ", ".join([*notes, str(error)]))
             continue
