@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consumers.records import TopicPartition
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
-from model_store.version import Manifest
+from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
@@ -53,6 +53,7 @@ class ListWriter:
         self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # and of what it was worked out
         self._groups = 0
         self._default_at = -math.inf
+        self._nothing: Edition | None = None  # of the trending list, when it is empty
 
     @property
     def has_work(self) -> bool:
@@ -134,14 +135,17 @@ class ListWriter:
         return found or [TopicPartition(topic, 0)]
 
     def _write_default(self, weights: Weights, now: float) -> None:
-        """The trending list, for users who are not known."""
-        if now - self._default_at < DEFAULT_LIST_EVERY_S:
+        """The trending list, for users who are not known: from time to time, and at once when there may be something
+        to list for the first time."""
+        edition = self._edition(weights.version)
+        due = now - self._default_at >= DEFAULT_LIST_EVERY_S or self._nothing not in (None, edition)
+        if not due:
             return
         with weights.lock:
             manifest = weights.manifest
             [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
         self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
-        self._default_at = now
+        self._default_at, self._nothing = now, None if best else edition
 
     def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:
         """The rows of blocked items, worked out once a version or change of the catalogue."""
@@ -151,7 +155,7 @@ class ListWriter:
         return self._mask[1]
 
 
-def _json(user_id: str, best: Ranked, manifest: Manifest, events_seen: int, at: str) -> bytes:
+def _json(user_id: str, best: Ranked, manifest: Head, events_seen: int, at: str) -> bytes:
     return list_json(
         user_id,
         best,

@@ -73,7 +73,7 @@ def _kafka_to_read(settings: ScorerSettings, store: ModelStore) -> KafkaIdentity
     if newest is None:
         return here
     try:
-        learned = store.manifest(newest).kafka
+        learned = store.head(newest).kafka
     except (Damaged, NoSuchVersion):
         return here  # the trainer mends it, and looks at the version it goes on from
     why = KafkaIdentity(learned.cluster_id, learned.topics).difference(here)
@@ -86,7 +86,7 @@ def _live_history(store: ModelStore) -> HistoryConfig | None:
     """By what settings the version was made that will be scored with. Raises StoreUnavailable."""
     try:
         live = store.live()
-        return None if live is None else parse(store.manifest(live).config).history
+        return None if live is None else parse(store.head(live).config).history
     except (Damaged, NoSuchVersion, UnknownConfig):
         return None  # the reloader says so, and serves what it finds
 

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import torch
 
-from model_store.version import Manifest
+from model_store.version import Head
 from service.model.config import HistoryConfig, Limits, ModelConfig
 from service.model.registry import NEW_MODEL, UnknownConfig, parse
 from service.process import Fatal
@@ -54,7 +54,7 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     return asked
 
 
-def config_of(manifest: Manifest) -> ModelConfig:
+def config_of(manifest: Head) -> ModelConfig:
     """What a version is made of, also one of an earlier release. Raises: Fatal for a later one's."""
     try:
         return parse(manifest.config)
@@ -103,7 +103,7 @@ def environment(device: str) -> dict[str, str | int]:
     return found
 
 
-def compute_as(made: Manifest) -> None:
+def compute_as(made: Head) -> None:
     """From now on with as many threads as computed this version: sums of another number differ in their last bits."""
     torch.set_num_threads(int(made.environment.get("threads", torch.get_num_threads())))
 

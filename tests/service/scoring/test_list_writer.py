@@ -209,6 +209,18 @@ def test_the_trending_list_is_written_once_a_while(desk: Desk) -> None:
     assert body_of(desk.redis.call("GET", "t:recs_default"))["items"][:9] == body["items"][1:]
 
 
+def test_the_trending_list_comes_as_soon_as_there_is_something_to_list(desk: Desk) -> None:
+    desk.delete(*ITEMS)
+    desk.write()
+    assert desk.default() == []
+    sets = int(desk.redis.call("INFO", "commandstats")["cmdstat_set"]["calls"])
+    desk.write()
+    assert int(desk.redis.call("INFO", "commandstats")["cmdstat_set"]["calls"]) == sets
+    desk.bring_back("i5")
+    desk.write()
+    assert desk.default() == ["i5"]
+
+
 # -- what may be listed ------------------------------------------------------------------------------------------------
 
 

@@ -271,7 +271,6 @@ def test_whatever_call_is_dropped_after_a_failover_it_goes_on_by_itself(
     assert store.left == 0, "the call was never made"
     assert run.publisher.failure is None
     checks: Any = run.health.report()[1]["checks"]
-    assert checks.keys() >= {"gate", "redis"}
     assert set(checks.values()) == {"ok"}
     newest = store.newest() or 0
     assert store.live() == newest
