@@ -1,15 +1,15 @@
 """`tidemill versions`: which versions there are, and which one is live, or was."""
 
 import argparse
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from consumers.times import parse_iso
 from model_store.errors import DamagedManifest
 from model_store.redis_store import RedisStore
 from model_store.store import CHAMPION
-from service.process import Fatal
+from service.process import Fatal, WrongUsage
 from service.settings import CommandSettings
 from service.stores import model_store
 
@@ -78,11 +78,10 @@ def _names(store: RedisStore) -> dict[int, list[str]]:
 
 def _show_live_at(store: RedisStore, at: str) -> int:
     try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise Fatal(f"{at!r} is not a time in ISO 8601, such as 2026-01-05T10:00:00Z") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    version = store.live_at(moment.timestamp())
+        at_ms = parse_iso(at, assume_utc=True)
+    except ValueError as error:
+        raise WrongUsage(f"--at {at!r} is not a time such as 2026-01-05T10:00:00Z: {error}") from None
+    version = store.live_at(at_ms / 1000)
     if version is None:
         raise Fatal(f"no version was live at {at}, as far as the log reaches")
     print(version)
