@@ -245,9 +245,7 @@ class RedisStore(ModelStore):
         return [_entry(*raw) for raw in self._redis.call("XREVRANGE", self.keys.log, "+", "-", "COUNT", limit)]
 
     def live_at(self, time: float) -> int | None:
-        return next(
-            (entry.version for entry in self._log_back(str(max(0, int(time * 1000)))) if entry.moved_live), None
-        )
+        return next((entry.version for entry in self._log_back(str(int(time * 1000))) if entry.moved_live), None)
 
     def live_since(self, time: float) -> set[int]:
         found: set[int] = set()

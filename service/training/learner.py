@@ -73,7 +73,8 @@ class Learner:
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
         examples = Examples(events.item, events.time, events.weight, events.history)
-        taught = self._teach(examples, replay)
+        disliked = Examples(*(getattr(events.disliked, name) for name in ("item", "time", "weight", "history")))
+        taught = self._teach(examples, disliked, replay)
         for channel in self.channels:
             channel.observe(examples)
         self.recommender.clock += events.accepted
@@ -104,6 +105,10 @@ class Learner:
             ids = [self.items.names.ids[row] for row in items.begun.tolist()]
             for channel in self.channels:
                 channel.begin(items.begun, ids)
+        if batch.catalogue:
+            described = self.items.rows_of([change.item_id for change in batch.catalogue])
+            for channel in self.channels:
+                channel.describe(described, batch.catalogue)
         weight = self._rule.weights(batch.type, batch.value)
         return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users)
 
@@ -120,13 +125,14 @@ class Learner:
         most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
         return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
 
-    def _teach(self, examples: Examples, replay: int) -> Taught:
+    def _teach(self, examples: Examples, disliked: Examples, replay: int) -> Taught:
         lesson = Lesson(
             step=self.steps,
             clock=self.clock,
             seed=self.config.seed,
             replay=replay,
             examples=examples,
+            disliked=disliked,
             blend=self.recommender.blend,
             common=self.recommender.common,
         )
