@@ -152,6 +152,8 @@ class KafkaDeadLetters:
             "message.timeout.ms": 0,  # never give one up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
+            # A topic that is not there counts as made just now, and is waited for, so long (default 30 s).
+            "topic.metadata.propagation.max.ms": 5_000,
             # A letter is its record and some headers more, so the limit that the record met is too low here.
             "message.max.bytes": 1_000_000_000,
             # One large record a batch: the broker's limit counts whole batches.
