@@ -33,9 +33,10 @@ HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
 
 class Lists(ListStore):
-    """Remembers which users were written together; and Redis is away when told."""
+    """Remembers which users were written together; takes as long, and is away, when told."""
 
     away = False
+    took_s = 0.0
 
     def write_lists(self, lists: Sequence[UserList]) -> None:
         if self.away:
@@ -43,7 +44,10 @@ class Lists(ListStore):
         super().write_lists(lists)
         self.groups.append([each.user_id for each in lists])
 
+        self.clock.pass_by(self.took_s)
+
     groups: list[list[str]]
+    clock: Clock
 
 
 class Desk:
@@ -54,10 +58,10 @@ class Desk:
         self.metrics, self.health, self.clock = ScorerMetrics(), Health("scorer"), Clock()
         self.redis = connection
         self.lists = Lists(connection, "t", recs_ttl_s=100, history_ttl_s=100)
-        self.lists.groups = []
+        self.lists.groups, self.lists.clock = [], self.clock
         store = MemoryStore()
         self.trainer = Trainer(store)
-        self.trainer.learn(600)
+        self.trainer.learn_much()
         self.reloader = Reloader(store, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
         for _ in range(versions):
             self.publish()
@@ -302,7 +306,7 @@ def test_what_a_user_dislikes_is_not_listed_for_them_until_they_want_it_again(co
                              ("i2", "view", {"i3"})]:  # fmt: skip
         desk.act("a", item, kind)
         desk.act("b", "i2")
-        desk.writer.write()
+        desk.write()
         assert set(desk.items("b")) - set(desk.items("a")) == gone
 
 
@@ -329,6 +333,8 @@ def test_beyond_the_budget_lists_wait_and_nobody_is_forgotten(
     desk = Desk(connection, list_budget=1e-9)
     desk.act("a")
     desk.act("b")
+    desk.lists.took_s = 0.01
+    desk.clock.pass_by(1)
     for _ in range(3):
         desk.writer.write()
         assert desk.writer.lists_wait
