@@ -73,7 +73,7 @@ class DeadLetters(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What was the matter with the last letter that is tried again, for people."""
+        """What is the matter with the last letter that is tried again, for people; '' where none is, or nothing is known."""
 
     def close(self) -> None:
         """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
@@ -182,6 +182,7 @@ class KafkaDeadLetters:
             self._hear(min(left, 0.1))
             if (self._waiting or self._suspects) and self._retry_at > time.monotonic():
                 time.sleep(min(max(0.0, deadline - time.monotonic()), 0.05))
+        self.waits_for = ""
         return True
 
     def take_refused(self) -> list[Refused]:
@@ -189,6 +190,7 @@ class KafkaDeadLetters:
         return refused
 
     def close(self) -> None:
+        self._in_flight.clear()
         self._producer.purge()
         with contextlib.suppress(KafkaException):  # that it has failed for good is nothing new
             self._producer.flush(0)
