@@ -73,7 +73,7 @@ class DeadLetters(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What is the matter with the last letter that is tried again, for people; '' where none is, or nothing is known."""
+        """What is the matter with the letters that are tried again, for people; '' where nothing is known of it."""
 
     def close(self) -> None:
         """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
