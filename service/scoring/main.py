@@ -13,7 +13,8 @@ from consumers.topics import prepare_topics
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.redis_connection import connect
 from model_store.store import ModelStore
-from service.health import Health, HealthServer
+from service.health import Health
+from service.health_server import HealthServer
 from service.metrics import ScorerMetrics
 from service.model.config import HistoryConfig
 from service.model.registry import UnknownConfig, parse

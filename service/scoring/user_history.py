@@ -6,10 +6,10 @@ that lost the user's partition without noticing cannot overwrite what its succes
 """
 
 import re
+import sys
 from array import array
 from dataclasses import dataclass, field
 
-import numpy as np
 import orjson
 
 from consumers.batcher import id_digest
@@ -152,7 +152,7 @@ def _remember(items: list[str], item: str) -> None:
 
 def _written(keys: "array[int]") -> str:
     """A comma after each: 16 hex digits, the digest of the event's id, or nothing where it had none."""
-    digits = np.array(keys, "<i8").tobytes().hex(",", 8)
+    digits = _as_stored(keys).tobytes().hex(",", 8)
     return digits.replace(_NO_DIGEST, "") + "," if keys else ""
 
 
@@ -164,10 +164,20 @@ def _keys(body: dict[str, object]) -> "array[int]":
     if "event_keys" not in body:
         return array("q", [key_of(id_digest(event_id)) for event_id in _strings(body["event_ids"])])
     *digests, rest = _text(body["event_keys"]).split(",")
-    if rest or any(len(digest) not in (0, 16) for digest in digests):
+    if rest or not set(map(len, digests)) <= {0, len(_NO_DIGEST)}:
         raise ValueError("the events' keys must be of 16 hex digits each, or none, and a comma")
-    keys = bytes.fromhex("".join(digest or _NO_DIGEST for digest in digests))
-    return array("q", np.frombuffer(keys, "<i8")[-LATEST:].tolist())
+    keys = array("q")
+    keys.frombytes(bytes.fromhex("".join([digest or _NO_DIGEST for digest in digests])))
+    return _as_stored(keys)[-LATEST:]
+
+
+def _as_stored(keys: "array[int]") -> "array[int]":
+    """From this machine's order of bytes to little-endian, or back."""
+    if sys.byteorder == "little":
+        return keys
+    turned = keys[:]
+    turned.byteswap()
+    return turned
 
 
 def _strings(value: object) -> list[str]:

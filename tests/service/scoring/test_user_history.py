@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from consumers.batcher import id_digest
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
-from service.model.history import LATEST, HistoryRule, key_of
+from service.model.history import LATEST, NO_KEY, HistoryRule, key_of
 from service.scoring.user_history import (
     REMEMBERED_ITEMS,
     STAMP_BYTES,
@@ -120,21 +120,31 @@ def test_the_stored_form_is_json_for_people() -> None:
     }
 
 
-def test_what_earlier_releases_stored_is_read() -> None:
-    """Each form ever written has its file; `history-0.json` keeps event ids where keys are kept today."""
-    stamp, history = decode_history((GOLDEN / "history-0.json").read_bytes())
+@pytest.mark.parametrize(
+    ("form", "keys", "disliked"),
+    [
+        (0, ["e-1", "é-2"], []),  # kept event ids, and no dislikes
+        (1, ["e-1", None, None, "é-2"], ["i9"]),
+    ],
+)
+def test_every_form_ever_stored_is_read(form: int, keys: list[str | None], disliked: list[str]) -> None:
+    raw = (GOLDEN / f"history-{form}.json").read_bytes()
+    stamp, history = decode_history(raw)
     assert stamp == STAMP
     assert history == UserHistory(
         items=["i7", "é", "i3"],
         events_seen=5,
         next_offsets={HERE: 42, TopicPartition("events", 3): 9918},
-        event_keys=array("q", [key_of(id_digest("e-1")), key_of(id_digest("é-2"))]),
+        event_keys=array("q", [NO_KEY if key is None else key_of(id_digest(key)) for key in keys]),
         hidden=["i3"],
+        disliked=disliked,
         last_event_ms=1_767_607_200_123,
         log="cluster/topic",
     )
+    written = history.encode(STAMP)
+    assert decode_history(written)[1] == history
+    assert (written == raw) == (form == 1)  # today's
     assert not take(history, event(event_id="e-1"), 100)
-    assert decode_history(history.encode(STAMP))[1] == history
 
 
 def test_offsets_of_another_log_are_dropped_and_the_rest_stays() -> None:
