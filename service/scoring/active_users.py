@@ -26,7 +26,7 @@ Edition = tuple[int, int]
 """What a list was made by: the version of the model, and how often what may not be listed had changed."""
 
 
-class Taken(NamedTuple):
+class PlacedEvent(NamedTuple):
     """An event with where it stood."""
 
     event: Interaction
@@ -40,7 +40,7 @@ class ActiveUser:
     user_id: str
     stamp: bytes  # of the stored history this one continues; empty where none is stored
     history: UserHistory
-    unsaved: list[Taken] = field(default_factory=list)  # taken in since the stored history
+    unsaved: list[PlacedEvent] = field(default_factory=list)  # taken in since the stored history
     unanswered: bool = False  # their latest events are in no list yet, or in one that is empty
     edition: Edition | None = None  # of the list this scorer wrote last
 
@@ -82,7 +82,7 @@ class ActiveUsers:
         self._at_rest[user.user_id] = 0.0
         self._at_rest.move_to_end(user.user_id, last=False)
 
-    def acted(self, user: ActiveUser, taken: Taken) -> None:
+    def acted(self, user: ActiveUser, taken: PlacedEvent) -> None:
         """The user's history has taken in a new event."""
         name = user.user_id
         self._users.move_to_end(name)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
 from service.model.history import HistoryRule
-from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.user_history import UserHistory
 from tests.consumers.samples import NOW_MS
 
@@ -17,8 +17,8 @@ THERE = TopicPartition("events", 1)
 LATER = 1e9  # every list was written before
 
 
-def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> Taken:
-    return Taken(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
+def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> PlacedEvent:
+    return PlacedEvent(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
 
 
 def act(

@@ -16,7 +16,7 @@ from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.history import HistoryRule
 from service.scoring import list_writer as module
-from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.blocked_items import BlockedItems
 from service.scoring.freshness import Freshness
 from service.scoring.list_index import Holders
@@ -93,7 +93,7 @@ class Desk:
         if user not in self.active:
             self.active.add(ActiveUser(user, b"", UserHistory()))
         event = Interaction(user_id=user, item_id=item, type=type, ts=NOW_MS)
-        taken = Taken(event, HERE, self.offset, now_ms())
+        taken = PlacedEvent(event, HERE, self.offset, now_ms())
         self.active[user].history.take(*taken, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide=hide)
         self.active.acted(self.active[user], taken)
         self.offset += 1
