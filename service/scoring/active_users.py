@@ -8,13 +8,13 @@ and what of their events is not stored yet.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import NamedTuple
 
 from consumers.events import Interaction
-from consumers.records import TopicPartition
+from consumers.records import Offsets, TopicPartition
 from service.scoring.freshness import Freshness
 from service.scoring.user_history import UserHistory
 
@@ -91,7 +91,7 @@ class ActiveUsers:
         user.unanswered = True
         self._freshness.acted(name, taken.where, taken.offset, taken.kafka_ms)
 
-    def learned(self, trained_through: Mapping[str, Mapping[str, int]]) -> None:
+    def learned(self, trained_through: Offsets) -> None:
         """The weights have learned from everything before these offsets."""
         for name in self._freshness.learned(trained_through, self._users):
             if name not in self._due:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
 from model_store.version import Head
@@ -67,7 +67,7 @@ class ListWriter:
         served = self._reloader.served
         if served is None:
             return
-        self._active.learned(served.manifest.trained_through)
+        self._active.learned(from_topics(served.manifest.trained_through))
         self._followed = served.version
         now = self._clock()
         self._budget.earn(now)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics
 from service.model.history import HistoryRule
 from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.user_history import UserHistory
@@ -79,12 +79,12 @@ def test_a_user_is_answered_once_their_list_reflects_their_events_and_holds_some
 def test_those_who_acted_come_before_those_learned_from_before_those_at_rest() -> None:
     users = ActiveUsers(10)
     settle(users, "rest", "learned", "due")
-    users.learned({"events": {"0": 3}})
+    users.learned(from_topics({"events": {"0": 3}}))
     write(users, *group(users, written_before=0))
     act(users, "learned", 10)
     assert group(users, written_before=0) == ["learned"]
     write(users, "learned", now=9.0)
-    users.learned({"events": {"0": 11}})
+    users.learned(from_topics({"events": {"0": 11}}))
     act(users, "due", 12)
     assert group(users, version=2) == ["due", "learned", "rest"]
     assert group(users, version=2) == []
@@ -96,23 +96,23 @@ def test_users_are_learned_from_when_weights_reach_their_offsets() -> None:
         act(users, name, offset)
     act(users, "d", 0, THERE)
     write(users, *group(users))
-    users.learned({"events": {"0": 2}, "items": {"0": 99}})
+    users.learned(from_topics({"events": {"0": 2}, "items": {"0": 99}}))
     assert group(users, 2, written_before=0) == ["a", "b"]
-    users.learned({"events": {"0": 2}})
+    users.learned(from_topics({"events": {"0": 2}}))
     assert group(users, written_before=0) == []
-    users.learned({"events": {"0": 3, "1": 1}})
+    users.learned(from_topics({"events": {"0": 3, "1": 1}}))
     assert group(users, written_before=0) == ["c", "d"]
 
 
 def test_a_user_who_is_due_is_not_also_learned_from() -> None:
     users = ActiveUsers(10)
     act(users, "a", 0)
-    users.learned({"events": {"0": 1}})
+    users.learned(from_topics({"events": {"0": 1}}))
     assert group(users) == ["a"]
     write(users, "a")
     act(users, "a", 1)
     write(users, *group(users))
-    users.learned({"events": {"0": 2}})
+    users.learned(from_topics({"events": {"0": 2}}))
     act(users, "a", 2)
     assert group(users) == ["a"]
     assert group(users) == []
@@ -123,7 +123,7 @@ def test_failed_users_are_due_again_and_once() -> None:
     settle(users, "a", "b")
     act(users, "a", 5)
     failed = users.next_group(1, (2, 0), LATER)
-    users.learned({"events": {"0": 6}})  # between the attempt and its failure
+    users.learned(from_topics({"events": {"0": 6}}))  # between the attempt and its failure
     users.again(failed)
     assert users.due == 1
     assert group(users, 1, version=2) == ["a"]
@@ -228,11 +228,11 @@ def test_forgotten_users_leave_nothing() -> None:
     users = ActiveUsers(10)
     settle(users, "a", "b", "c")
     act(users, "b", 5)
-    users.learned({"events": {"0": 1}})
+    users.learned(from_topics({"events": {"0": 1}}))
     for name in ("a", "b", "nobody"):
         users.forget(name)
     assert ("a" in users, "c" in users, len(users), users.due) == (False, True, 1, 0)
-    users.learned({"events": {"0": 100}})
+    users.learned(from_topics({"events": {"0": 100}}))
     assert group(users, version=2) == ["c"]
 
 
@@ -249,9 +249,9 @@ def test_users_of_lost_partitions_are_forgotten() -> None:
     assert "here" in users
     act(users, "there", 7, THERE)  # the partition comes back, further on
     write(users, *group(users))
-    users.learned({"events": {"1": 7}})
+    users.learned(from_topics({"events": {"1": 7}}))
     assert group(users, written_before=0) == []
-    users.learned({"events": {"1": 8}})
+    users.learned(from_topics({"events": {"1": 8}}))
     assert group(users, written_before=0) == ["there"]
 
 
@@ -387,7 +387,7 @@ class Order(RuleBasedStateMachine):
             name = self.waiting[where].popleft()[1]
             if name in self.known and name not in self.due and name not in self.learned:
                 self.learned.append(name)
-        self.users.learned({"events": {str(where.partition): through}})
+        self.users.learned(from_topics({"events": {str(where.partition): through}}))
 
     @rule(back=st.integers(1, 3))
     def rolls_back(self, back: int) -> None:
