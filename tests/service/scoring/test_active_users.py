@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition, from_topics
 from service.model.history import HistoryRule
-from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.user_history import UserHistory
 from tests.consumers.samples import NOW_MS
 
@@ -17,8 +17,8 @@ THERE = TopicPartition("events", 1)
 LATER = 1e9  # every list was written before
 
 
-def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> Taken:
-    return Taken(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
+def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> PlacedEvent:
+    return PlacedEvent(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
 
 
 def act(
@@ -63,17 +63,17 @@ def test_whoever_acted_is_due_once_in_the_order_of_acting() -> None:
     assert group(users) == []
 
 
-def test_a_user_is_served_once_their_list_reflects_their_events_and_holds_something() -> None:
+def test_a_user_is_answered_once_their_list_reflects_their_events_and_holds_something() -> None:
     users = ActiveUsers(10)
     user = act(users, "a", 3)
     assert act(users, "a", 4) is user
-    assert not user.served
+    assert user.unanswered
     write(users, "a", empty=True)
-    assert not user.served
+    assert user.unanswered
     write(users, "a", version=7)
-    assert (user.served, user.edition) == (True, (7, 0))
+    assert (user.unanswered, user.edition) == (False, (7, 0))
     act(users, "a", 5)
-    assert not user.served
+    assert user.unanswered
 
 
 def test_those_who_acted_come_before_those_learned_from_before_those_at_rest() -> None:
@@ -190,7 +190,7 @@ def test_a_call_looks_at_few_current_lists_and_the_next_one_goes_on() -> None:
     assert group(users, 1, version=5) == ["old"]
 
 
-def test_lists_of_another_state_of_the_catalogue_are_stale() -> None:
+def test_lists_of_other_items_that_may_be_listed_are_stale() -> None:
     users = ActiveUsers(10)
     settle(users, "a")
     assert users.next_group(1, (1, 0), LATER) == []
@@ -349,7 +349,7 @@ class Order(RuleBasedStateMachine):
         self.waiting: dict[TopicPartition, deque[tuple[int, str]]] = {place: deque() for place in PLACES}
         self.ends = dict.fromkeys(PLACES, 0)
         self.flying: list[ActiveUser] = []
-        self.unserved: set[str] = set()
+        self.unanswered: set[str] = set()
 
     def gone(self, name: str) -> None:
         self.known.remove(name)
@@ -357,7 +357,7 @@ class Order(RuleBasedStateMachine):
         self.learned = [other for other in self.learned if other != name]
         self.rest = [entry for entry in self.rest if entry[0] != name]
         del self.read[name]
-        self.unserved.discard(name)
+        self.unanswered.discard(name)
 
     @rule(name=st.sampled_from(NAMES), where=st.sampled_from(PLACES))
     def acts(self, name: str, where: TopicPartition) -> None:
@@ -371,7 +371,7 @@ class Order(RuleBasedStateMachine):
         self.known.append(name)
         self.read[name].add(where)
         self.latest[name] = int(self.now)
-        self.unserved.add(name)
+        self.unanswered.add(name)
         if name not in self.due:
             self.due.append(name)
         if name in self.learned:
@@ -418,9 +418,9 @@ class Order(RuleBasedStateMachine):
                 self.rest = [entry for entry in self.rest if entry[0] != name]
                 self.rest.append((name, self.now, self.version))
                 if empty:
-                    self.unserved.add(name)
+                    self.unanswered.add(name)
                 else:
-                    self.unserved.discard(name)
+                    self.unanswered.discard(name)
                 self.users.written(user, (self.version, 0), self.now, int(self.now), empty=empty)
             else:
                 if name not in self.due:
@@ -452,7 +452,7 @@ class Order(RuleBasedStateMachine):
         before = int(self.now) - age
         quiet = list(takewhile(lambda name: self.latest[name] < before, self.known))
         for name in quiet:
-            if name not in self.unserved:
+            if name not in self.unanswered:
                 self.gone(name)
         while len(self.known) > self.limit:
             self.gone(self.known[0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from consumers.records import TopicPartition, from_topics
 from service.scoring import freshness as module
-from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.freshness import HISTORY, LEARNED, STAGES, Freshness
 from service.scoring.user_history import UserHistory
 from tests.service.scoring.test_active_users import taken
@@ -124,7 +124,7 @@ def test_without_weights_no_more_users_and_events_are_held_than_the_limits_say(d
             name = data.draw(st.sampled_from([f"u{n}" for n in range(12)]))
             if name not in users:
                 users.add(ActiveUser(name, b"", UserHistory(last_event_ms=offset)))
-            one: Taken = taken(name, offset, HERE, offset)
+            one: PlacedEvent = taken(name, offset, HERE, offset)
             users.acted(users[name], one)
             if data.draw(st.booleans()):
                 users.forget_quiet(offset - 3)
