@@ -19,7 +19,7 @@ from service.metrics import ScorerMetrics
 from service.model.config import HistoryConfig
 from service.model.registry import UnknownConfig, parse
 from service.process import stop_on_signals, wait_for
-from service.scoring.catalogue import Catalogue
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
@@ -118,7 +118,7 @@ def _score(
         extra=settings.kafka_config,
     )
     items = KafkaSource(settings.kafka_bootstrap, f"{settings.consumer_group}-items", extra=settings.kafka_config)
-    catalogue = Catalogue(
+    blocked = BlockedItems(
         items,
         settings.items_topic,
         DecodeRules(event_types=settings.event_weights, items_topic=settings.items_topic),
@@ -127,7 +127,7 @@ def _score(
     try:
         Scorer(
             source,
-            catalogue,
+            blocked,
             reloader,
             lists,
             sweeper,

@@ -410,9 +410,9 @@ def test_metrics_say_how_far_behind_it_is(world: World) -> None:
     assert 0 < (worker.count("consumer_lag_seconds") or 0) < 60
 
 
-def test_waiting_for_the_catalogue_shows_in_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_topic_of_items_shows_in_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.item("i1")
-    worker = Worker(world, catalogue_source=_Away(world.log))
+    worker = Worker(world, items_source=_Away(world.log))
     shown: list[Any] = []
 
     def look() -> None:
