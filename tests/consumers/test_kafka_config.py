@@ -86,7 +86,7 @@ def test_what_is_for_whoever_runs_it_is_taken(config: dict[str, Any], capfd: pyt
 
 
 def test_settings_refuse_it_when_they_are_read() -> None:
-    with pytest.raises(ValidationError, match="enable.partition.eof is not to be set"):
+    with pytest.raises(ValidationError, match=r"enable\.partition\.eof is not to be set"):
         CommonSettings(kafka_config={"enable.partition.eof": False})
 
 
