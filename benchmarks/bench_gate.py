@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
+from consumers.decode import DecodeRules
+from consumers.file_reading import open_reading
 from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
-from service.training.evaluate_file import Reading
+from service.model.registry import NEW_MODEL
+from service.training.evaluation.evaluate_file import micro_batches
 from service.training.gate.gate import Gate, GateRules
-from service.training.gate.norms import ROWS, NormTracker
+from service.training.gate.norms import NormTracker
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
-from service.training.reference import Reference, own
+from service.training.reference import Reference
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BATCH, BATCHES_A_VERSION = 256, 4
@@ -54,9 +56,10 @@ class Outcome:
 
 
 def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
-    learner = Learner(dataclasses.replace(LearnerConfig(), evaluate_sample=32))
-    gate, norms, state, outcome = Gate(rules), NormTracker(), State(), Outcome()
-    reference, since, good = Reference(learner.recommender), Changes(own), State()
+    learner = Learner(NEW_MODEL, evaluate_sample=32)
+    reference, state, outcome = Reference(learner.recommender), State(), Outcome()
+    gate, norms = Gate(rules), NormTracker(reference.traits.learned)
+    since, good = Changes(reference.owns), State()
     events, paired, reverted, go_back = 0, None, False, False
     first = learner.snapshot()
     learner.drain()
@@ -69,8 +72,8 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
         with reference.borrowed() as borrowed:
             result = learner.learn(batch, 1, borrowed)
         events += result.n_events
-        if result.ranked:
-            outcome.ndcg.append(result.ndcg_at_20 / result.ranked)
+        if result.ranked.n:
+            outcome.ndcg.append(result.ranked.mean_ndcg)
         if paired is None:
             paired = result.paired
         else:
@@ -103,7 +106,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
             good = State()
             good.apply(state.snapshot())
             gate.advanced(measured)
-            norms.settled = state.tables.get(ROWS, 0)
+            norms.settle(state.snapshot())
     outcome.seconds = time.perf_counter() - began
     return outcome
 
@@ -118,7 +121,9 @@ def main() -> None:
         return
 
     def stream() -> Iterator[MicroBatch]:
-        return islice(Reading().batches(args.events, BATCH), args.batches)
+        rules = DecodeRules()
+        reading = open_reading(args.events, "events", rules)
+        return islice(micro_batches(reading, list(rules.event_types), BATCH), args.batches)
 
     gated, free = GateRules(), GateRules(enabled=False)
     clean = run(stream(), gated)

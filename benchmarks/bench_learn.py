@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from consumers.micro_batch import MicroBatch
+from service.model.channels.network import NetworkConfig
+from service.model.registry import NEW_MODEL
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
 
 USERS, ITEMS = 3_000, 20_000
 
@@ -49,7 +50,7 @@ def seconds(action: Callable[[], Any], times: int = 20) -> float:
     return best
 
 
-def flops_of_step(config: LearnerConfig, contexts: int) -> float:
+def flops_of_step(config: NetworkConfig, contexts: int) -> float:
     """Of the products alone: logits and their two gradients, the dense layers and theirs."""
     softmax = 3 * 2 * contexts * config.negatives * config.dim
     layers = 3 * 2 * contexts * config.hidden * 3 * config.dim
@@ -69,7 +70,7 @@ def main() -> None:
     bandwidth = 2 * large.numel() * 4 / seconds(lambda: other.copy_(large))
     print(f"machine: {platform.processor() or platform.machine()}, one thread, torch {torch.__version__}")
     print(f"  a product of the softmax's shape: {peak / 1e9:.0f} GFLOP/s; a copy: {bandwidth / 1e9:.1f} GB/s")
-    config = LearnerConfig()
+    config = NEW_MODEL
     for size, replay in ((1024, 2), (1024, 1), (1024, 0), (256, 1)):
         rng = np.random.default_rng(0)
         learner = Learner(config)
@@ -84,9 +85,9 @@ def main() -> None:
             if n >= 3:
                 walls.append(time.perf_counter() - wall)
                 cpus.append(time.process_time() - cpu)
-                contexts = result.learned + result.replayed
+                contexts = result.taught.fresh + result.taught.replayed
         wall_s, cpu_s = float(np.median(walls)), float(np.median(cpus))
-        flops = flops_of_step(config, contexts)
+        flops = flops_of_step(NetworkConfig(), contexts)
         print(
             f"batches of {size}, replay {replay}: {size / wall_s:,.0f} events/s ({size / cpu_s:,.0f} a CPU second), "
             f"{wall_s * 1e3:.1f} ms a step, products {flops / wall_s / 1e9:.0f} GFLOP/s = {flops / wall_s / peak:.0%}"

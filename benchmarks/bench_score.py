@@ -12,26 +12,28 @@ import torch
 
 from consumers.times import iso, now_ms
 from model_store.weights import Update
+from service.model.channels.network import NetworkConfig
 from service.model.recommender import Recommender
+from service.model.registry import NEW_MODEL
 from service.scoring.recommendations import list_json
 from service.scoring.top_k import rank
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
 from tests.service.training.streams import micro_batch, random_events
 
 USERS = 64
 K = 50
+CONFIG, DIM = NEW_MODEL, NetworkConfig().dim
 
 
-def model(items: int, dim: int = 64) -> Update:
+def model(items: int) -> Update:
     """A learned model's shape with `items` random rows."""
-    learner = Learner(LearnerConfig(dim=dim, evaluate_sample=0))
+    learner = Learner(CONFIG, evaluate_sample=0)
     learner.learn(micro_batch(random_events(400, 0)))
     full = learner.snapshot()
     rng = np.random.default_rng(0)
     values: dict[str, object] = {
         "item/id": [f"i{n}" for n in range(items)],
-        "item/row": rng.normal(size=(items, dim)).astype(np.float32),
+        "item/row": rng.normal(size=(items, DIM)).astype(np.float32),
         "item/popularity": np.log(rng.pareto(1.0, (items, 2)) + 0.1),
         "item/listable": np.ones(items, np.uint8),
     }
@@ -56,7 +58,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     through = {"events": dict.fromkeys("0123", 12345)}
     for items in (1_000, 12_600, 43_000):
-        recommender = Recommender()
+        recommender = Recommender(CONFIG)
         recommender.load(model(items))
         histories = [[f"i{n}" for n in rng.integers(0, items, rng.integers(1, 20))] for _ in range(USERS)]
         ranked = rank(recommender, histories, K)

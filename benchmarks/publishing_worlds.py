@@ -24,17 +24,20 @@ from model_store.version import KafkaIds, Manifest
 from model_store.weights import TRAINER
 from service.health import Health
 from service.metrics import TrainerMetrics
-from service.training.configuration import config_digest, environment, told
-from service.training.evaluation import PairedSums, RankSums
+from service.model.channel import Examples
+from service.model.config import ModelConfig
+from service.model.registry import NEW_MODEL
+from service.training.configuration import config_digest, environment
+from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
 from service.training.publishing.candidate import Candidate, Origin, Standing
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
 from service.training.trainer import Trainer
+from tests.service.model.configs import network_of, popularity_of
 
 ACTIVE = 10_000  # items, and users, of whom the events are
 BATCH = 1_024  # events; with their histories and replayed ones they touch nearly all active items
@@ -198,7 +201,7 @@ class World:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def begin(self, connection: RedisConnection, seed: int) -> None:
-        config = LearnerConfig(evaluate_sample=32)
+        config = NEW_MODEL
         self.store = TimedStore(
             connection,
             Keys(model=self.name),
@@ -208,13 +211,13 @@ class World:
         self.store.published = []
         lease = self.store.acquire("bench", 3_600.0)
         assert lease is not None
-        digest = config_digest(config, TYPES)
+        digest = config_digest(config)
         self.learner = filled(config, self.items, self.users, seed)
         self.publisher = TimedPublisher(
             self.store,
             lease,
             PublisherRules(0.15, 1e9, 10**9, 1e9, 1, 0.0, checkpoint_interval_s=self.checkpoint_interval_s),
-            Origin("bench", KafkaIds(cluster_id="bench"), digest, told(config, TYPES), environment("cpu")),
+            Origin("bench", KafkaIds(cluster_id="bench"), digest, config.to_json(), environment("cpu")),
             Standing(),
             Reference(self.learner.recommender),
             metrics=TrainerMetrics(),
@@ -266,22 +269,24 @@ def spread(n: int, size: int) -> NDArray[np.int64]:
     return np.arange(n, dtype=np.int64) * (size // n)
 
 
-def filled(config: LearnerConfig, items: int, users: int, seed: int) -> TimedLearner:
+def filled(config: ModelConfig, items: int, users: int, seed: int) -> TimedLearner:
     """A learner with so many items and users; those who act have full histories, of the items that are acted on."""
     rng = np.random.default_rng(seed)
     learner = TimedLearner(config)
     learner.ranked = []
     rows = learner.items.add([f"item-{n}" for n in range(items)], 0)
     learner.recommender.resize(items)
-    learner.weights.adagrad.resize(items)
-    learner.network.write(rows, torch.from_numpy(rng.standard_normal((items, config.dim), dtype=np.float32) / 8))
+    network = network_of(learner)
+    drawn = rng.standard_normal((items, network.config.dim), dtype=np.float32) / 8
+    network.write(rows, torch.from_numpy(drawn))
     learner.users.rows_of([f"user-{n}" for n in range(users)], limit=None)
     active = spread(ACTIVE, items)
-    user = np.repeat(spread(ACTIVE, users), config.history)
+    user = np.repeat(spread(ACTIVE, users), config.history.length)
     item = active[rng.integers(ACTIVE, size=len(user))]
     learner.users.append_items(user, item)
     learner.users.append_keys(user, np.arange(1, 1 + len(user)) << 32, 0)
-    learner.popularity.observe(item, np.arange(len(item)), np.ones(len(item)))
+    nothing = np.full((len(item), config.history.length), -1, np.int32)
+    popularity_of(learner).observe(Examples(item, np.arange(len(item)), np.ones(len(item)), nothing))
     learner.recommender.clock = len(item)
     return learner
 

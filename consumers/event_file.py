@@ -1,13 +1,20 @@
-"""A file of records being read: one JSON object a line, gzipped or not."""
+"""The lines of a file, a pipe or standard input: gzipped or not, whatever its name, and read once."""
 
 import gzip
+import io
+import os
+import stat
+import sys
 import zlib
 from collections.abc import Iterator
-from io import BufferedReader
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+_CHUNK = 1 << 16
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
 
 
 class FileError(RuntimeError):
@@ -15,45 +22,91 @@ class FileError(RuntimeError):
 
 
 class EventFile:
-    """A `.jsonl` or `.jsonl.gz` being read, from its first line to its last. Raises FileError."""
+    """Being read from its first line to its last. `-` is standard input. Raises FileError where it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._raw = open(path, "rb")  # noqa: SIM115 - closed by close()
-            self.size = path.stat().st_size
-            packed = self._raw.peek(2)[:2] == b"\x1f\x8b"
-        except OSError as error:
-            raise FileError(f"cannot read {path}: {error.strerror}") from None
-        self._lines: IO[bytes] | gzip.GzipFile | BufferedReader = (
-            gzip.GzipFile(fileobj=self._raw) if packed else self._raw
-        )
-        self.done = False
+        self.name = "standard input" if str(path) == "-" else str(path)
+        with ExitStack() as stack:
+            try:
+                raw = _standard_input() if str(path) == "-" else open(path, "rb")  # noqa: SIM115
+                stack.callback(raw.close)
+                status = os.fstat(raw.fileno())
+                self._packed = raw.peek(2)[:2] == _GZIP
+            except OSError as error:
+                raise FileError(f"cannot read {self.name}: {error.strerror or error}") from None
+            stack.pop_all()
+        self._raw = raw
+        self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.unfinished = False  # the latest line has no end: the file may have been cut off in it
 
     @property
-    def share_read(self) -> float:
-        """How much of the file has been read, 0 to 1."""
-        if self.done or self.size == 0:
-            return 1.0
-        return min(1.0, self._raw.tell() / self.size)
+    def share_read(self) -> float | None:
+        """How much of the file has been read, 0 to 1; None of a pipe, whose end nobody knows."""
+        if self._size is None:
+            return None
+        return min(1.0, self._raw.tell() / self._size) if self._size and not self._raw.closed else 1.0
 
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        """Number (from 1) and bytes of each line that is not blank. A line over 16 MiB comes cut off there."""
-        number = 0
-        try:
-            while line := self._lines.readline(MAX_LINE_BYTES):
-                number += 1
-                rest = line
-                while not rest.endswith(b"\n") and len(rest) == MAX_LINE_BYTES:
-                    rest = self._lines.readline(MAX_LINE_BYTES)
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # some editors put a byte order mark there
-                if line := line.strip():
-                    yield number, line
-        except (OSError, EOFError, zlib.error) as error:
-            raise FileError(f"cannot read {self._path} after line {number}: {error}") from None
-        self.done = True
+    def check(self) -> None:
+        """Read a packed file through, for its checksum, and go back to its beginning; a pipe cannot be checked so.
+
+        Raises FileError for one that is cut off or damaged: what comes out of it may look like lines and be none.
+        """
+        if self._packed and self._size is not None:
+            for _ in self._chunks():
+                pass
+            self._raw.seek(0)
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Number (from 1) and bytes of each line that is not blank, without its end: LF, CRLF or CR.
+
+        Of a line over 16 MiB only so much comes. To be called once. Raises FileError where the file cannot be read on,
+        is damaged, or is packed and cut off; what stood in an unfinished line before that is not given.
+        """
+        for number, line in enumerate(_split(self._chunks()), 1):
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            self.unfinished = not line.endswith((b"\n", b"\r"))
+            if line := line.strip():
+                yield number, line
 
     def close(self) -> None:
-        self._lines.close()
         self._raw.close()
+
+    def _chunks(self) -> Iterator[bytes]:
+        """What is in the file, unpacked, as it comes: who types lines into a pipe need not fill a buffer first."""
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)) if self._packed else self._raw
+        try:
+            while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # both have it
+                yield chunk
+        except EOFError:
+            raise FileError(f"{self.name} is cut off in the middle") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise FileError(f"{self.name} is damaged: {error}") from None
+        except OSError as error:
+            raise FileError(f"cannot read on in {self.name}: {error.strerror or error}") from None
+
+
+def _standard_input() -> io.BufferedReader:
+    if sys.stdin is None:  # it was closed when we were started
+        raise OSError("it is closed")
+    return cast(io.BufferedReader, sys.stdin.buffer)
+
+
+def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines with their ends, each but the last; the first MAX_LINE_BYTES of one that is longer."""
+    pending, too_long = b"", False
+    for chunk in chunks:
+        # an end that may be the first half of CRLF stays with what comes
+        lines = (pending + chunk).splitlines(keepends=True)
+        pending = b"" if lines[-1].endswith(b"\n") else lines.pop()
+        for line in lines:
+            if not too_long:
+                yield line
+            too_long = False
+        if len(pending) >= MAX_LINE_BYTES and not too_long:
+            yield pending[:MAX_LINE_BYTES]
+            too_long = True
+        if too_long:
+            pending = pending[-1:]
+    if pending and not too_long:
+        yield pending

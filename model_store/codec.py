@@ -6,7 +6,7 @@ publishes is compared with what a killed one does.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,26 +37,19 @@ def group_of(name: str) -> str:
     return TRAINER_GROUP if name.startswith(TRAINER) else WEIGHTS_GROUP
 
 
-def may_hold_minus_infinity(name: str) -> bool:
-    """Whether -inf is a number here: names whose last part is `popularity` or begins with `log_` hold logarithms.
-
-    >>> may_hold_minus_infinity("item/popularity"), may_hold_minus_infinity("item/row")
-    (True, False)
-    """
-    last = name.rpartition("/")[2]
-    return last == "popularity" or last.startswith("log_")
-
-
-def encode(update: Update, *, limit: int = BLOB_LIMIT) -> dict[str, bytes]:
+def encode(update: Update, *, logarithms: Collection[str] = (), limit: int = BLOB_LIMIT) -> dict[str, bytes]:
     """The update as safetensors blobs by name: `weights/0`, `weights/1`, ... and `trainer/0`, ...
 
+    logarithms: names of the tables and tensors in which -inf is a number, the logarithm of zero.
     limit: bytes of arrays in one blob; larger tables are cut between rows. A group with nothing in it has no blob,
     except `weights` of a full update, which says that nothing is there.
 
-    Raises: InvalidUpdate, naming the table or tensor, for what `decode` would refuse: numbers that are not finite
-    (see `may_hold_minus_infinity`; under `trainer/` any), text that is not Unicode, a dtype that cannot be sent.
+    Raises: InvalidUpdate, naming the table or tensor, for numbers that are not finite (under `trainer/` any goes), text
+    that is not Unicode, a dtype that cannot be sent.
     """
     check(update)
+    for name, values in _arrays(update):
+        _must_be_sendable(name, values, name in logarithms)
     blobs: dict[str, bytes] = {}
     for group in GROUPS:
         parts = _fill(update, group, limit)
@@ -144,7 +137,6 @@ def _fill(update: Update, group: str, limit: int) -> list[_Part]:
                 break
     for name in sorted(n for n in update.tensors if group_of(n) == group):
         tensor = update.tensors[name]
-        _must_be_sendable(name, tensor)
         part = room(tensor.nbytes)
         part.arrays[name] = tensor
         part.bytes += tensor.nbytes
@@ -214,7 +206,6 @@ def _columns(name: str, rows: Rows) -> _Columns:
     consecutive = n == 0 or int(rows.index[-1]) - first == n - 1  # it ascends, so the ends say it all
     index = None if consecutive else rows.index
     if isinstance(rows.values, np.ndarray):
-        _must_be_sendable(name, rows.values)
         return _Columns(name, rows.size, n, index, first, rows.values, None, np.empty(0, np.int64))
     try:
         utf8, ends = _texts(rows.values)
@@ -243,19 +234,27 @@ def _texts(values: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.concatenate(texts), np.cumsum(np.concatenate(lengths))
 
 
-def _must_be_sendable(name: str, values: Array) -> None:
+def _arrays(update: Update) -> Iterator[tuple[str, Array]]:
+    for name, rows in update.tables.items():
+        if isinstance(rows.values, np.ndarray):
+            yield name, rows.values
+    yield from update.tensors.items()
+
+
+def _must_be_sendable(name: str, values: Array, logarithms: bool) -> None:
     if not container.can_hold(values.dtype):
         raise InvalidUpdate(f"{name}: arrays of {values.dtype} are not sent")
-    if (amiss := _not_finite(name, values)) is not None:
+    if (amiss := _not_finite(name, values, logarithms)) is not None:
         raise InvalidUpdate(f"{name}: {amiss}")
 
 
 def _must_be_finite(name: str, values: Array, blob: str) -> None:
-    if (amiss := _not_finite(name, values)) is not None:
+    """-inf passes: what may hold it, only the model knows, and it looks before it takes an update over."""
+    if (amiss := _not_finite(name, values, logarithms=True)) is not None:
         raise DamagedBlob(f"{blob}: {name}: {amiss}")
 
 
-def _not_finite(name: str, values: Array) -> str | None:
+def _not_finite(name: str, values: Array, logarithms: bool) -> str | None:
     """What is wrong with the numbers of a table or tensor that readers score with, or None."""
     if group_of(name) == TRAINER_GROUP or not np.issubdtype(values.dtype, np.floating) or not values.size:
         return None
@@ -265,7 +264,7 @@ def _not_finite(name: str, values: Array) -> str | None:
         return "holds NaN"
     if np.isposinf(high):
         return "holds +inf"
-    if np.isneginf(low) and not may_hold_minus_infinity(name):
+    if np.isneginf(low) and not logarithms:
         return "holds -inf"
     return None
 

@@ -112,6 +112,7 @@ class TrainerMetrics(ConsumerMetrics):
         self.publish_seconds = self._histogram("publish_seconds", "from touched rows to a live version", "kind")
         self.publish_bytes = self._histogram("publish_bytes", "bytes of a version's blobs", "kind", buckets=BYTES)
         self.publish_failures = self._counter("publish_failures_total", "attempts to publish that the store refused")
+        self.unpublished = self._level("unpublished_batches", "micro-batches learned that no version holds yet")
         self.versions_held_back = self._counter(
             "versions_held_back_total", "versions that were published and did not go live (the gate, or a pin)"
         )
@@ -124,7 +125,9 @@ class TrainerMetrics(ConsumerMetrics):
             "published versions learned again at the start, by whether they came out the same",
             "same",
         )
-        self.feeder_restarts = self._counter("feeder_restarts_total", "times the feeder process died and was replaced")
+        self.feeder_restarts = self._counter(
+            "feeder_restarts_total", "times the feeder process died or fell silent and was replaced"
+        )
 
 
 class ScorerMetrics(ConsumerMetrics):

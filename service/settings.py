@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from consumers.decode import DecodeRules
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 
 LEAST_KEY = 16  # letters; shorter ones can be guessed from a single manifest
@@ -45,6 +46,15 @@ class CommonSettings(BaseSettings):
         ge=1,
         description="CPU threads of the arithmetic; weights are bit for bit repeatable only for one number of them",
     )
+
+    @property
+    def decode_rules(self) -> DecodeRules:
+        """What fits, to trainer, scorers and whoever reads a file of events."""
+        return DecodeRules(
+            event_types=self.event_weights,
+            items_topic=self.items_topic,
+            future_tolerance_ms=int(self.future_tolerance_hours * 3_600_000),
+        )
 
     @property
     def signing_keys(self) -> tuple[bytes, ...]:

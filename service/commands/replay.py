@@ -10,18 +10,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from consumers.event_file import EventFile, FileError
+from consumers.decode import DecodeRules
+from consumers.event_file import FileError
+from consumers.file_reading import FileLine, FileReading, open_reading
 from consumers.producer import KafkaPublisher, KafkaUnreachableError
 from service.process import WrongUsage
 from service.settings import CommandSettings
 from service.shop.pace import Pace
-from service.shop.replay import FileReplay, Line
+from service.shop.replay import FileReplay
 
 _PLAIN_EVERY = 5.0  # seconds between the lines of a replay without a terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help=".jsonl or .jsonl.gz, one event a line")
+    parser.add_argument("file", type=Path, metavar="FILE", help="one event a line, gzipped or not; -: standard input")
     parser.add_argument("--items", type=Path, metavar="FILE", help="the catalogue, published first")
     parser.add_argument("--rate", type=float, metavar="N", help="events per second")
     parser.add_argument("--speed", type=float, metavar="X", help="times faster than the file's own clock")
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             rate=args.rate,
             speed=args.speed,
             events_topic=settings.events_topic,
-            items_topic=settings.items_topic,
+            rules=settings.decode_rules,
             kafka=settings.kafka_config,
         )
     except ValueError as error:
@@ -55,7 +57,7 @@ class ReplayOptions:
     rate: float | None = None  # events per second
     speed: float | None = None  # how many times faster than the `ts` of the file; not together with rate
     events_topic: str = "events"
-    items_topic: str = "items"
+    rules: DecodeRules = field(default_factory=DecodeRules)  # what fits; with the topic of the items
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # further librdkafka settings
 
     def __post_init__(self) -> None:
@@ -74,26 +76,29 @@ def run_replay(options: ReplayOptions) -> int:
     def complain(line: str) -> None:
         errors.print(f"tidemill replay: {line}")
 
-    files: list[EventFile] = []
+    readings: list[FileReading] = []
     replays: list[FileReplay] = []
     publisher = None
     interrupted = False
     began = time.monotonic()
     try:
-        sources = [] if options.items is None else [(options.items, options.items_topic, "item_id")]
-        sources.append((options.file, options.events_topic, "user_id"))
-        files.extend(EventFile(path) for path, _, _ in sources)
+        sources = [] if options.items is None else [(options.items, options.rules.items_topic)]
+        sources.append((options.file, options.events_topic))
+        for path, topic in sources:
+            readings.append(open_reading(path, topic, options.rules))
+        for reading in readings:
+            reading.file.check()  # before anything is published
         publisher = KafkaPublisher(options.bootstrap, options.kafka)
         publisher.check()
-        publisher.prepare_topics(options.events_topic, options.items_topic)
-        for file, (path, topic, key_field) in zip(files, sources, strict=True):
-            replay = FileReplay(file, topic, key_field, publisher.publish, Pace(), complain, name=str(path))
-            if topic == options.events_topic:
+        publisher.prepare_topics(options.events_topic, options.rules.items_topic)
+        for reading in readings:
+            replay = FileReplay(reading, publisher.publish, Pace(), complain)
+            if reading.topic == options.events_topic:
                 replay.rate, replay.speed = options.rate, options.speed
             replays.append(replay)
-            with _Progress(console, path.name, replay):
+            with _Progress(console, replay):
                 replay.run()
-            if topic == options.items_topic:
+            if reading.topic != options.events_topic:
                 publisher.flush(60)  # the catalogue is there before the first event
     except KeyboardInterrupt:
         interrupted = True
@@ -101,8 +106,8 @@ def run_replay(options: ReplayOptions) -> int:
         complain(str(error))
         interrupted = True
     finally:
-        for file in files:
-            file.close()
+        for reading in readings:
+            reading.file.close()
         if publisher is not None:
             publisher.close(5.0 if interrupted else 60.0)
     if publisher is None or not replays:
@@ -111,11 +116,12 @@ def run_replay(options: ReplayOptions) -> int:
     for reason, count in publisher.failures.items():
         complain(f"{count} records did not reach Kafka: {reason}")
     bad = sum(replay.bad for replay in replays)
-    counts = " and ".join(f"{replay.published:,} {replay.topic}" for replay in reversed(replays))
+    counts = " and ".join(f"{replay.published:,} {replay.reading.topic}" for replay in reversed(replays))
+    left_out = "".join(f"; {replay.reading.left_out}" for replay in replays if replay.reading.left_out)
     seconds = time.monotonic() - began
     console.print(
         f"{'stopped after' if interrupted else 'published'} {counts} in {seconds:.1f} s"
-        + (f"; {bad} bad lines left out" if bad else "")
+        + left_out
         + (f"; {lost} records not delivered" if lost else "")
     )
     return 1 if bad or lost or interrupted else 0
@@ -124,21 +130,22 @@ def run_replay(options: ReplayOptions) -> int:
 class _Progress:
     """A progress bar on a terminal, a line every few seconds elsewhere, fed by the replay's own counts."""
 
-    def __init__(self, console: Console, name: str, replay: FileReplay) -> None:
-        self._console, self._name, self._replay = console, name, replay
+    def __init__(self, console: Console, replay: FileReplay) -> None:
+        self._console, self._replay = console, replay
+        self._name = Path(replay.reading.file.name).name
         self._began = self._shown = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %  {task.fields[count]:>11,}  {task.fields[rate]:>8,.0f}/s"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(name, total=1.0, count=0, rate=0.0)
+            self._task = self._bar.add_task(self._name, total=1.0, count=0, rate=0.0)
         replay.on_line = self._on_line
 
     def __enter__(self) -> None:
@@ -150,7 +157,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def _on_line(self, _: Line) -> None:
+    def _on_line(self, _: FileLine) -> None:
         if self._replay.published % 64 == 0 or self._replay.rate is not None or self._replay.speed is not None:
             now = time.monotonic()
             if now - self._shown > (0.1 if self._bar is not None else _PLAIN_EVERY):
@@ -160,9 +167,11 @@ class _Progress:
     def _show(self) -> None:
         replay = self._replay
         rate = replay.published / max(1e-9, time.monotonic() - self._began)
-        share = replay.source.share_read
+        share = replay.reading.file.share_read
         if self._bar is not None:
-            self._bar.update(self._task, completed=share, count=replay.published, rate=rate)
+            total = None if share is None else 1.0
+            self._bar.update(self._task, total=total, completed=share, count=replay.published, rate=rate)
         else:
-            self._console.print(f"{self._name}: {replay.published:,} published, {share:.0%} of the file, {rate:,.0f}/s")
+            of_file = "" if share is None else f" {share:.0%} of the file,"
+            self._console.print(f"{self._name}: {replay.published:,} published,{of_file} {rate:,.0f}/s")
             sys.stdout.flush()

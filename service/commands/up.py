@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             bootstrap=settings.kafka_bootstrap if "kafka_bootstrap" in given else None,
             redis_url=settings.redis_url if "redis_url" in given else None,
             events_topic=settings.events_topic,
-            items_topic=settings.items_topic,
+            rules=settings.decode_rules,
             kafka=settings.kafka_config,
             keys=Keys(model=settings.model_name, prefix=settings.key_prefix),
         )

@@ -55,7 +55,7 @@ def _prove(settings: TrainerSettings, store: ModelStore, chosen: Route) -> int:
     device = _device(made)
     _warn(chosen, device)
     torch.set_deterministic_debug_mode("error")
-    _, types = config_of(made.config, device)
+    types = config_of(made).history.event_weights
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.perf_counter()

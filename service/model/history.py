@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.events import Interaction
+from service.model.config import HistoryConfig
 
 # Duplicates are recognised among this many of a user's latest accepted events; the contract promises 50
 LATEST = 64
@@ -58,6 +59,10 @@ class HistoryRule:
 
     length: int  # items
     event_weights: Mapping[str, float]  # of the accepted event types
+
+    @classmethod
+    def of(cls, config: HistoryConfig) -> "HistoryRule":
+        return cls(config.length, config.event_weights)
 
     def weight(self, event: Interaction) -> float:
         """Raises KeyError for a type that is not accepted."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.model.config import ItemsConfig
 from service.model.row_table import IdTable, RowTable
 from service.model.unlisted import Unlisted
 
@@ -20,12 +21,17 @@ class ItemTable:
     may not be listed outlives its row.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, config: ItemsConfig) -> None:
+        self._remember_unlisted = config.remember_unlisted
         self.names = IdTable("item/id")
         self.listable = RowTable("item/listable", (), torch.uint8, device="cpu")
         self.last_used = RowTable("trainer/item/last_used", (), torch.int64, fill=-1)  # -1: a free row
         self.unlisted = Unlisted()
         self._free: list[int] = []  # ascending; rows given back
+
+    @property
+    def tables(self) -> list[RowTable | IdTable]:
+        return [self.listable, self.last_used, self.names, *self.unlisted.tables]
 
     @property
     def size(self) -> int:
@@ -50,7 +56,8 @@ class ItemTable:
         index = np.array(rows, dtype=np.int64)
         self.listable.resize(self.size)
         self.last_used.resize(self.size)
-        self.set_listable(index, (~self.unlisted.take(ids)).astype(np.uint8))
+        shut = self.unlisted.take(ids)  # none, where they are not remembered
+        self.set_listable(index, (~shut).astype(np.uint8))
         self.use(index, clock)
         return index
 
@@ -69,7 +76,8 @@ class ItemTable:
         last[keep] = -1
         candidates = np.flatnonzero(last >= 0)
         rows = np.sort(candidates[np.argsort(last[candidates], kind="stable")[:n]])
-        self.unlisted.add([self.names.ids[row] for row in rows[self.listable.array[rows] == 0].tolist()], clock)
+        if self._remember_unlisted:
+            self.unlisted.add([self.names.ids[row] for row in rows[self.listable.array[rows] == 0].tolist()], clock)
         self.names.free(rows)
         self.set_listable(rows, np.zeros(len(rows), np.uint8))
         self.use(rows, -1)

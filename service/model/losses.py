@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.model.contexts import Contexts
-from service.model.network import (
-    Dense,
+from service.model.encoders.decay import (
     Entries,
     bag,
     by_bucket,
@@ -29,6 +28,8 @@ from service.model.network import (
     encode_backward,
     normalise_backward,
 )
+from service.model.parameters import Parameters
+from service.model.ranker import Blend
 
 # Contexts at a time through the softmax: 256 x 1,024 logits are 1 MB and stay in a core's cache between the product,
 # the exponential and the two products back (measured: 25 ms at 128 and 1,024 wide, 22 at 256).
@@ -77,11 +78,13 @@ class Sample:
 class Gradients:
     loss: float  # sum over contexts
     rows: Tensor  # [U, D] at the rows (not at their directions)
-    dense: Dense
+    dense: Parameters
+    blend: Parameters
 
 
 def sampled_softmax(
-    dense: Dense,
+    dense: Parameters,
+    blend: Blend,
     unit: Tensor,
     norm: Tensor,
     features: Tensor,
@@ -91,10 +94,11 @@ def sampled_softmax(
     sample: Sample,
     judging: int,
 ) -> Gradients:
-    """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K].
+    """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K],
+    what the channels without histories know of the rows.
 
-    `weight` [B] is how much each context counts. No history may be empty. The first `judging` ones alone teach scale,
-    prior and repeat: a replayed target is weighed here against the popularity of today, which says nothing about how
+    `weight` [B] is how much each context counts. No history may be empty. The first `judging` ones alone teach the
+    blend: a replayed target is weighed here against the popularity of today, which says nothing about how
     far popularity was to be trusted when it happened, and it has been learned from, which flatters the network.
     """
     device = unit.device
@@ -105,14 +109,15 @@ def sampled_softmax(
 
     entries = Entries.of(contexts, contexts.rows, device)
     encoded = encode(dense, unit, entries)
-    scale = dense["log_scale"].exp().index_select(0, entries.bucket).unsqueeze(1)  # [B, 1]
+    scale = blend.scale(entries.bucket)  # [B, 1]
     pull = encoded.direction * scale  # [B, D]
-    prior = dense["prior"].index_select(0, entries.bucket)  # [B, K]
+    prior = blend.parameters["prior"].index_select(0, entries.bucket)  # [B, K]
     sure = Candidates.of(contexts, target)
     sure_entries = Entries(
         put(sure.rows), put(sure.lag), put(sure.owner), put(sure.offsets), entries.bucket, entries.first, entries.some
     )
-    bonus = torch.cat([dense["repeat"], dense["repeat"].new_zeros(1)])  # [L + 1]
+    repeat = blend.parameters["repeat"]
+    bonus = torch.cat([repeat, repeat.new_zeros(1)])  # [L + 1]
     sure_features = features.index_select(0, sure_entries.rows)  # [X, K]
     sure_logit = dots(pull, unit, sure_entries)  # [X]
     sure_logit += (prior.index_select(0, sure_entries.owner) * sure_features).sum(1)
@@ -163,13 +168,13 @@ def sampled_softmax(
     d_pull = d_left[:, :d] + bag(unit, sure_entries.rows, sure_entries.offsets, d_sure)  # [B, D]
     d_prior = d_left[:, d : d + k] + bag(features, sure_entries.rows, sure_entries.offsets, d_sure)  # [B, K]
 
-    gradient = dense.like()
+    gradient, of_blend = dense.like(), blend.parameters.like()
     along = torch.linalg.vecdot(d_pull, pull).unsqueeze(1)  # [B, 1]: scale enters as an exponential
     grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:judging], entries.bucket[:judging])
-    gradient["log_scale"].copy_(grouped[:, 0])
-    gradient["prior"].copy_(grouped[:, 1:])
+    of_blend["log_scale"].copy_(grouped[:, 0])
+    of_blend["prior"].copy_(grouped[:, 1:])
     of_fresh = d_sure * (sure_entries.owner < judging)
-    gradient["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
+    of_blend["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
     d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_pull * scale, gradient)
 
     # all that rows are owed, as weighted sums of vectors that belong to contexts: sort by row, sum in one go
@@ -181,7 +186,7 @@ def sampled_softmax(
     vectors = torch.cat([pull, d_sums, d_latest])  # [3B, D]
     d_unit = bag(vectors, put(owed_from[order]), put(offsets), owed_weight[put(order)])
     d_unit[sampled_rows] += d_sampled.T  # unique rows: no two writes meet
-    return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient)
+    return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient, of_blend)
 
 
 def segment_sum(value: Tensor, entries: Entries, n: int, length: int) -> Tensor:

@@ -1,9 +1,12 @@
-"""Steps: row-wise Adagrad for item rows, AdamW for the dense vector."""
+"""Steps: row-wise Adagrad for item rows, AdamW for dense parameters."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from model_store.weights import Array, State
 
 
 def adagrad_rows(rows: Tensor, gradient: Tensor, accumulated: Tensor, rate: float) -> tuple[Tensor, Tensor]:
@@ -36,3 +39,16 @@ class AdamW:
         mean = self.first / (1 - self.beta1**self.steps)
         root = (self.second / (1 - self.beta2**self.steps)).sqrt_().add_(1e-8)
         vector.mul_(1 - self.rate * self.decay).sub_(self.rate * mean / root)
+
+    def tensors(self, prefix: str) -> dict[str, Array]:
+        """What it remembers, as copies: `<prefix>/first`, `second` [P] and `steps` [1]."""
+        return {
+            f"{prefix}/first": self.first.cpu().numpy().copy(),
+            f"{prefix}/second": self.second.cpu().numpy().copy(),
+            f"{prefix}/steps": np.array([self.steps], np.int64),
+        }
+
+    def restore(self, prefix: str, state: State) -> None:
+        self.first.copy_(torch.from_numpy(np.array(state.tensor(f"{prefix}/first"))))
+        self.second.copy_(torch.from_numpy(np.array(state.tensor(f"{prefix}/second"))))
+        self.steps = int(np.asarray(state.tensor(f"{prefix}/steps"))[0])

@@ -1,20 +1,25 @@
-"""The model as a whole: items, channels, and the best k of their sum. Readers hold one; the trainer learns in one."""
+"""The model as a whole: items, channels, ranker, and the best k of their scores. Readers hold one; the trainer learns
+in one."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.weights import Array, Update
-from service.model.channel import AddScores, Channel
+from model_store.errors import InvalidUpdate
+from model_store.weights import Update
+from service.model.channel import AddScores, Channel, LearningChannel, Traits
+from service.model.config import ModelConfig
 from service.model.contexts import BUCKETS, Contexts
+from service.model.formats import upgraded
 from service.model.item_table import ItemTable
-from service.model.network import Dense, Network, Shape
-from service.model.popularity import Popularity
+from service.model.ranker import Repeats
+from service.model.registry import blend_of, learners, readers
 from service.model.row_table import BLOCK
+from service.model.selection import best_of
 
 Index = NDArray[np.int64]
 
@@ -29,39 +34,33 @@ STRIP = 1 << 18
 class Recommender:
     """Applies updates and answers `top_k`. Not thread-safe: apply and top_k take turns."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = device
-        self.items = ItemTable()
+    def __init__(
+        self, config: ModelConfig, device: str = "cpu", *, channels: Sequence[LearningChannel] | None = None
+    ) -> None:
+        """`channels`: those of a trainer, which learns in this model; by default a reader's.
+
+        Raises: UnknownConfig where this build cannot make a model of the configuration.
+        """
+        self.config, self.device = config, device
+        self.items = ItemTable(config.items)
         self.clock = 0
-        self._network: Network | None = None
-        self._popularity: Popularity | None = None
+        self.channels: Sequence[Channel] = readers(config, device) if channels is None else channels
+        self.blend = blend_of(config, self.channels, device)
         self._common: Tensor | None = None  # [BUCKETS, C] what holds for all users of a bucket; C >= size
 
     @classmethod
-    def fresh(
-        cls, shape: Shape, half_lives: Sequence[float], device: str = "cpu", *, keep_rows: bool = True
-    ) -> "Recommender":
-        """One to learn in: it keeps the item rows themselves, not their directions alone."""
-        self = cls(device)
-        self._network = Network(shape, device, keep_rows=keep_rows)
-        self._popularity = Popularity(half_lives, self._network.dense["prior"], device)
-        return self
+    def to_learn_in(cls, config: ModelConfig, device: str = "cpu") -> "tuple[Recommender, list[LearningChannel]]":
+        """A trainer's model, and its channels as the trainer uses them."""
+        channels = learners(config, device)
+        return cls(config, device, channels=channels), channels
 
     @property
-    def network(self) -> Network:
-        if self._network is None:
-            raise RuntimeError("no full update has been applied yet")
-        return self._network
-
-    @property
-    def popularity(self) -> Popularity:
-        if self._popularity is None:
-            raise RuntimeError("no full update has been applied yet")
-        return self._popularity
-
-    @property
-    def channels(self) -> list[Channel]:
-        return [self.popularity, self.network]
+    def traits(self) -> Traits:
+        """Of every table and tensor of the model."""
+        found = Traits(learned=self.blend.learned)
+        for channel in self.channels:
+            found |= channel.traits
+        return found
 
     @property
     def ids(self) -> list[str]:
@@ -74,7 +73,7 @@ class Recommender:
 
     @property
     def history_length(self) -> int:
-        return self.network.shape.history
+        return self.config.history.length
 
     def rows_of(self, ids: Sequence[str]) -> Index:
         """[n] rows, -1 for ids that are not known."""
@@ -84,15 +83,25 @@ class Recommender:
         """An independent copy."""
         return copy.deepcopy(self)
 
+    # -- updates -------------------------------------------------------------------------------------------------------
+
     def load(self, full: Update) -> None:
+        """Begins with a full update. Raises: InvalidUpdate; ValueError for one that is not full."""
         if not full.full:
             raise ValueError("a full update is needed")
         self.apply(full)
 
     def apply(self, update: Update) -> None:
-        """Takes over an update, in place; what is for trainers alone is skipped. Costs what the update's rows cost."""
+        """Takes over an update, in place; what is for trainers alone is skipped. Costs what the update's rows cost.
+
+        Raises: InvalidUpdate, before anything has changed, where a table holds -inf and no logarithms.
+        """
+        update = upgraded(update)
+        _check_logarithms(update, self.traits)
         if update.full:
-            self._begin(update.tensors)
+            self.items = ItemTable(self.config.items)
+            self.channels = readers(self.config, self.device)
+            self.blend = blend_of(self.config, self.channels, self.device)
         if (ids := update.tables.get("item/id")) is not None:
             self.items.names.apply(ids)
         if (listable := update.tables.get("item/listable")) is not None:
@@ -100,16 +109,11 @@ class Recommender:
         self.items.listable.resize(self.size)
         for channel in self.channels:
             channel.apply(update)
+        self.blend.apply(update.tensors)
         self.resize(self.size)
         if "clock" in update.tensors:
             self.clock = int(np.asarray(update.tensors["clock"])[0])
         self.changed()
-
-    def _begin(self, tensors: Mapping[str, Array]) -> None:
-        self.items = ItemTable()
-        self._network = Network(Dense.shape_of(tensors), self.device, keep_rows=False)
-        half_lives: list[float] = np.asarray(tensors["popularity/half_life"], dtype=np.float64).tolist()
-        self._popularity = Popularity(half_lives, self._network.dense["prior"], self.device)
 
     def resize(self, size: int) -> None:
         for channel in self.channels:
@@ -118,6 +122,22 @@ class Recommender:
     def changed(self) -> None:
         """To be called when rows, parameters, the clock or what may be listed have changed."""
         self._common = None
+
+    def beside(self, other: "Recommender") -> None:
+        """Takes from another model of this configuration all that is not learned by gradient, as it is and will be."""
+        self.items = other.items
+        for mine, theirs in zip(self.channels, other.channels, strict=True):
+            mine.share(theirs)
+
+    # -- scores --------------------------------------------------------------------------------------------------------
+
+    def common(self, rows: Tensor) -> Tensor:
+        """[n, F] what the channels without histories know of rows [n]."""
+        nobody = Contexts.of(np.full((1, 1), -1))
+        known = [
+            channel.score(nobody, rows.unsqueeze(0), self.clock)[0] for channel in self.channels if not channel.personal
+        ]
+        return known[0] if len(known) == 1 else torch.cat(known, dim=1)
 
     def prepare(self) -> Tensor:
         """Works out what all users share, if that has changed: [BUCKETS, C] the part of the logits without histories.
@@ -180,12 +200,19 @@ class Recommender:
         shut = torch.zeros(stop - start, device=self.device)
         shut.masked_fill_(torch.from_numpy(self.items.listable.array[start:stop] == 0).to(self.device), NEVER)
         common = shut.repeat(BUCKETS, 1)
+        prior, at = self.blend.parameters["prior"], 0
         for channel in self.channels:
-            channel.add_common(self.clock, common, start)
+            if not channel.personal:
+                channel.add_common(prior[:, at : at + channel.width], self.clock, common, start)
+                at += channel.width
         return common
 
     def _asked_by(self, contexts: Contexts) -> list[AddScores]:
-        return [add for channel in self.channels if (add := channel.asked_by(contexts)) is not None]
+        scale = self.blend.scale(torch.from_numpy(contexts.bucket).to(self.device))
+        asked = [channel.asked_by(contexts, scale) for channel in self.channels if channel.personal]
+        return [*(add for add in asked if add is not None), Repeats(self.blend, contexts)]
+
+    # -- lists ---------------------------------------------------------------------------------------------------------
 
     def top_k(
         self,
@@ -217,7 +244,7 @@ class Recommender:
                 owner, column = np.nonzero(hide[part] >= 0)
                 hidden = torch.from_numpy(np.asarray(hide[part], dtype=np.int64)[owner, column]).to(self.device)
                 scores[torch.from_numpy(owner).to(self.device), hidden] = NEVER
-            best_rows, best = best_of(scores, k)
+            best_rows, best = best_of(scores, k, least=NEVER / 2)
             rows[part, : best_rows.shape[1]] = best_rows
             values[part, : best.shape[1]] = best
         return rows, values
@@ -228,31 +255,19 @@ class Recommender:
         return rows[0], scores[0]
 
 
-def best_of(scores: Tensor, k: int) -> tuple[Index, NDArray[np.float32]]:
-    """The k largest of each row of scores [B, C], C a multiple of BLOCK: columns and values; -1 and 0 below NEVER / 2.
-
-    Only the k strips with the largest maxima can hold them: a pass for the maxima costs a tenth of a full selection.
-    """
-    n, c = scores.shape
-    strips = c // BLOCK
-    if strips > 2 * k:
-        strip = scores.view(n, BLOCK, strips).amax(1).topk(k, dim=1).indices  # [B, k]
-        columns = (strip.unsqueeze(1) + torch.arange(BLOCK, device=scores.device).unsqueeze(1) * strips).view(n, -1)
-        values, at = scores.gather(1, columns).topk(k, dim=1)
-        columns = columns.gather(1, at)
-    else:
-        values, columns = scores.topk(min(k, c), dim=1)
-    best = values.cpu().numpy()
-    rows = columns.cpu().numpy()
-    order = np.lexsort((rows, -best), axis=1)
-    best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
-    real = best > NEVER / 2
-    return np.where(real, rows, -1), np.where(real, best, np.float32(0))
-
-
 def _scores_of(contexts: Contexts, common: Tensor, asked: Sequence[AddScores], start: int) -> Tensor:
     """[B, n] the logits of the n items from row `start` on, of which `common` [BUCKETS, n] holds for all users."""
     scores = common.index_select(0, torch.from_numpy(contexts.bucket).to(common.device))
     for add in asked:
         add(scores, start)
     return scores
+
+
+def _check_logarithms(update: Update, traits: Traits) -> None:
+    """The store lets -inf pass, since only the model knows which tables hold logarithms."""
+    for name, rows in update.tables.items():
+        values = rows.values
+        if name.startswith("trainer/") or name in traits.logarithms or isinstance(values, list):
+            continue
+        if values.size and np.issubdtype(values.dtype, np.floating) and np.isneginf(values.min()):
+            raise InvalidUpdate(f"{name}: holds -inf and no logarithms")

@@ -83,8 +83,9 @@ class RowTable:
             index = torch.from_numpy(np.array(rows.index)).to(self.data.device)  # copies: what is read may be read-only
             self.data[index] = torch.from_numpy(np.array(values)).to(self.data)
 
-    def load(self, values: NDArray[np.generic]) -> None:
+    def load(self, values: "NDArray[np.generic] | list[str]") -> None:
         """Replaces the whole table. Raises ValueError where the rows are of another shape."""
+        values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"{self.name} has rows of {values.shape[1:]}, the configuration says {self.shape}")
         self.size = 0
@@ -145,7 +146,7 @@ class IdTable:
             if value:
                 self._row[str(value)] = row
 
-    def load(self, ids: Sequence[str]) -> None:
-        self.ids = list(ids)
+    def load(self, ids: "NDArray[np.generic] | list[str]") -> None:
+        self.ids = [str(item) for item in ids]
         self._row = {item: row for row, item in enumerate(self.ids) if item}
         self._touched = Touched()

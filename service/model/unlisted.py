@@ -24,6 +24,7 @@ class Unlisted:
     def __init__(self, at_most: int = AT_MOST) -> None:
         self.names = IdTable("trainer/unlisted/id")
         self.since = RowTable("trainer/unlisted/since", (), torch.int64, fill=-1)  # on the event clock; -1: a free row
+        self.tables: list[RowTable | IdTable] = [self.names, self.since]
         self._at_most = at_most
         self._free: list[int] = []  # ascending
 

@@ -5,10 +5,10 @@ Its own settings serve until there is a version.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from service.health import Health
+from service.model.config import HistoryConfig
 from service.model.history import HistoryRule
 from service.settings import ScorerSettings
 
@@ -17,26 +17,24 @@ log = logging.getLogger(__name__)
 FACT = "settings_of_the_version"
 """In `/health`: what the live version says otherwise than this scorer's settings."""
 
-Config = Mapping[str, Any]
-
 
 class LiveRule:
     """`current` is the rule; `follow` takes over the live version's. Used by one thread."""
 
-    def __init__(self, settings: ScorerSettings, health: Health, config: Callable[[], Config | None]) -> None:
-        """`config`: the configuration in the live version's manifest; None before there is one."""
+    def __init__(self, settings: ScorerSettings, health: Health, live: Callable[[], HistoryConfig | None]) -> None:
+        """`live`: what the live version says of histories; None before there is one."""
         self.current = own_rule(settings)
-        self._own, self._health, self._config = self.current, health, config
-        self._followed: Config | None = None
+        self._own, self._health, self._live = self.current, health, live
+        self._followed: HistoryConfig | None = None
         self._said: list[str] = []
 
     def follow(self) -> None:
         """To be called between events: from now on the live version's rule."""
-        config = self._config()
+        config = self._live()
         if config is None or config is self._followed:
             return
         self._followed = config
-        self.current = rule_of(config, self._own)
+        self.current = HistoryRule.of(config)
         if (differing := differences(self._own, self.current)) != self._said:
             self._said = differing
             self._health.fact(FACT, differing)
@@ -46,15 +44,6 @@ class LiveRule:
 
 def own_rule(settings: ScorerSettings) -> HistoryRule:
     return HistoryRule(length=settings.history_length, event_weights=settings.event_weights)
-
-
-def rule_of(config: Config, otherwise: HistoryRule) -> HistoryRule:
-    """The rule of a version; where its manifest says nothing that is understood, `otherwise`."""
-    length, weights = config.get("history"), config.get("event_weights")
-    return HistoryRule(
-        length=length if isinstance(length, int) and length > 0 else otherwise.length,
-        event_weights=weights if isinstance(weights, dict) and weights else otherwise.event_weights,
-    )
 
 
 def differences(own: HistoryRule, live: HistoryRule) -> list[str]:

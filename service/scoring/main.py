@@ -15,10 +15,11 @@ from model_store.redis_connection import connect
 from model_store.store import ModelStore
 from service.health import Health, HealthServer
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
+from service.model.registry import UnknownConfig, parse
 from service.process import stop_on_signals, wait_for
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
-from service.scoring.live_rule import Config
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
 from service.scoring.sweeper import Sweeper
@@ -55,8 +56,8 @@ def run_scorer(settings: ScorerSettings) -> int:
         )
         if identity is not None:
             with IdentityWatch(settings.kafka_bootstrap, identity, extra=settings.kafka_config) as watch:
-                config = wait_for("redis", lambda: _live_config(store), (StoreUnavailable,), health, stop)
-                _score(settings, identity, watch, config, reloader, metrics, health, stop)
+                live_history = wait_for("redis", lambda: _live_history(store), (StoreUnavailable,), health, stop)
+                _score(settings, identity, watch, live_history, reloader, metrics, health, stop)
     finally:
         reloader.stop()
         server.close()
@@ -81,12 +82,12 @@ def _kafka_to_read(settings: ScorerSettings, store: ModelStore) -> KafkaIdentity
     return here
 
 
-def _live_config(store: ModelStore) -> Config | None:
+def _live_history(store: ModelStore) -> HistoryConfig | None:
     """By what settings the version was made that will be scored with. Raises StoreUnavailable."""
     try:
         live = store.live()
-        return None if live is None else store.manifest(live).config
-    except (Damaged, NoSuchVersion):
+        return None if live is None else parse(store.manifest(live).config).history
+    except (Damaged, NoSuchVersion, UnknownConfig):
         return None  # the reloader says so, and serves what it finds
 
 
@@ -94,7 +95,7 @@ def _score(
     settings: ScorerSettings,
     identity: KafkaIdentity,
     watch: IdentityWatch,
-    config: Config | None,
+    live_history: HistoryConfig | None,
     reloader: Reloader,
     metrics: ScorerMetrics,
     health: Health,
@@ -133,7 +134,7 @@ def _score(
             metrics=metrics,
             health=health,
             stop=stop,
-            config=config,
+            live_history=live_history,
             other_kafka=lambda: watch.changed,
         ).run()
     finally:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from model_store.chain import newest_whole, updates_between
-from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
+from model_store.errors import BrokenChain, Damaged, InvalidUpdate, NoSuchVersion, StoreUnavailable
 from model_store.store import ModelStore
 from model_store.version import Manifest
 from model_store.weights import Update
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
+from service.model.registry import UnknownConfig, parse
 
 log = logging.getLogger(__name__)
 
@@ -138,17 +139,26 @@ class Reloader:
         full = [number for number, update in enumerate(updates) if update.full]
         missed = updates[full[-1] :] if full else updates
         pending = missed if full else [*self._missed, *missed]
-        spare = self._spare if self._spare is not None else Weights(Recommender(self._device), manifest)
+        spare = self._spare if self._spare is not None and not full else self._empty(manifest)
         self._spare = None  # should it fail half-way, nobody goes on from there
         _bring_to(manifest, spare, pending)
         self._spare, self.weights = self.weights, spare
         self._missed = missed
         self._tell(manifest.version)
 
+    def _empty(self, manifest: Manifest) -> Weights:
+        """A model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
+        try:
+            return Weights(Recommender(parse(manifest.config), self._device), manifest)
+        except UnknownConfig as error:
+            raise BrokenChain(
+                f"version {manifest.version} was made by another release: {error}", manifest.version
+            ) from None
+
     def _make_spare(self) -> None:
         """The second copy, after the first was loaded; lists are made meanwhile."""
         if self._spare is None and self.weights is not None:
-            spare = Weights(Recommender(self._device), self.weights.manifest)
+            spare = self._empty(self.weights.manifest)
             _bring_to(self.weights.manifest, spare, self._missed)
             self._spare, self._missed = spare, []
 
@@ -179,9 +189,13 @@ class Reloader:
 
 
 def _bring_to(manifest: Manifest, weights: Weights, updates: Sequence[Update]) -> None:
-    """`weights` becomes the version of `manifest` by these updates."""
+    """`weights` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
+    cannot score with."""
     with weights.lock:  # a scorer may still be in the middle of its last group with it
-        for update in updates:
-            weights.recommender.apply(update)
+        try:
+            for update in updates:
+                weights.recommender.apply(update)
+        except InvalidUpdate as error:
+            raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
         weights.recommender.prepare()
         weights.manifest = manifest

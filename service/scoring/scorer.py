@@ -16,6 +16,7 @@ from consumers.source import EventSource, SourceStatus
 from model_store.errors import StoreUnavailable
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring.active_users import ActiveUsers
 from service.scoring.catalogue import Catalogue
@@ -23,7 +24,7 @@ from service.scoring.freshness import Freshness
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore
 from service.scoring.list_writer import ListWriter
-from service.scoring.live_rule import Config, LiveRule
+from service.scoring.live_rule import LiveRule
 from service.scoring.read_offsets import ReadOffsets
 from service.scoring.reloader import Reloader
 from service.scoring.sweeper import Sweeper
@@ -53,12 +54,12 @@ class Scorer:
         metrics: ScorerMetrics,
         health: Health,
         stop: threading.Event,
-        config: Config | None = None,
+        live_history: HistoryConfig | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`config`: that of the live version, until the version is loaded; None where there is none yet. `other_kafka`
-        says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
+        """`live_history`: what the live version says of histories, until it is loaded; None where there is none yet.
+        `other_kafka` says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
         self._source, self._catalogue, self._reloader, self._sweeper = source, catalogue, reloader, sweeper
         self._settings, self._metrics, self._health, self._stop = settings, metrics, health, stop
         self._other_kafka, self._clock = other_kafka, clock
@@ -69,7 +70,9 @@ class Scorer:
         )
         self._active = ActiveUsers(settings.max_active_users, freshness)
         rule = LiveRule(
-            settings, health, lambda: config if reloader.weights is None else reloader.weights.manifest.config
+            settings,
+            health,
+            lambda: live_history if reloader.weights is None else reloader.weights.recommender.config.history,
         )
         self._histories = Histories(lists, self._active, rule, settings, metrics)
         self._writer = ListWriter(

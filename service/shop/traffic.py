@@ -8,10 +8,13 @@ from typing import Protocol
 
 import orjson
 
-from consumers.event_file import EventFile, FileError
+from consumers.event_file import FileError
+from consumers.events import Interaction
+from consumers.file_reading import FileLine
+from consumers.micro_batch import ItemChange
 from consumers.producer import PublishError
 from service.shop.pace import Pace
-from service.shop.replay import FileReplay, Line, Publish
+from service.shop.replay import FileReplay, Publish
 from service.shop.shop import Shop, ShopConfig
 from service.shop.spotlight import Action, Spotlight
 
@@ -106,62 +109,51 @@ class ShopTraffic:
 
 
 class FileTraffic:
-    """A file of events, and one of items. Raises FileError when they cannot be opened."""
+    """A file of events, and one of items."""
 
     def __init__(
-        self, events: Path, items: Path | None, topics: tuple[str, str], publish: Publish, pace: Pace,
-        complain: Callable[[str], None], catalogue: Catalogue, spotlight: Spotlight, *,
-        rate: float | None, speed: float | None,
-    ) -> None:  # fmt: skip
-        how = f"{speed:g} times as fast as it happened" if speed is not None else f"{rate:g} events/s"
-        self.name = f"{events.name}, {how}"
+        self, events: FileReplay, items: FileReplay | None, catalogue: Catalogue, spotlight: Spotlight
+    ) -> None:
+        how = f"{events.rate:g} events/s" if events.speed is None else f"{events.speed:g} times as fast as it happened"
+        self.name = f"{Path(events.reading.file.name).name}, {how}"
+        self._events, self._items = events, items
         self._catalogue, self._spotlight = catalogue, spotlight
-        self._replays = []
+        events.on_line = self._note_event
         if items is not None:
-            self._replays.append(
-                FileReplay(
-                    EventFile(items), topics[1], "item_id", publish, pace, complain, on_line=self._item, name=items.name
-                )
-            )
-        self._events = FileReplay(
-            EventFile(events), topics[0], "user_id", publish, pace, complain, rate, speed, self._event, events.name
-        )
-        self._replays.append(self._events)
+            items.on_line = self._note_item
 
     @property
     def share(self) -> float | None:
-        return self._events.source.share_read
+        return self._events.reading.file.share_read
 
     @property
     def bad(self) -> int:
-        return sum(replay.bad for replay in self._replays)
+        return sum(replay.bad for replay in self._replays())
 
     def open(self) -> None:
-        for replay in self._replays[:-1]:
-            replay.run()
+        for replay in self._replays():  # while nobody is ready for events, there is time for it
+            replay.reading.file.check()
+        if self._items is not None:
+            self._items.run()
 
     def run(self) -> None:
         self._events.run()
 
     def close(self) -> None:
-        for replay in self._replays:
-            replay.source.close()
+        for replay in self._replays():
+            replay.reading.file.close()
 
-    def _item(self, line: Line) -> None:
-        self._catalogue.note(line.key, line.title, line.event.get("category"))
+    def _replays(self) -> list[FileReplay]:
+        return [self._events] if self._items is None else [self._items, self._events]
 
-    def _event(self, line: Line) -> None:
-        item = line.event.get("item_id")
-        query = line.event.get("query")
-        self._spotlight.note(
-            line.key,
-            Action(
-                time.monotonic(),
-                str(line.event.get("type", "?")),
-                item if isinstance(item, str) else None,
-                query if isinstance(query, str) else None,
-            ),
-        )
+    def _note_item(self, line: FileLine) -> None:
+        if isinstance(line.outcome, ItemChange):
+            self._catalogue.note(line.outcome.item_id, line.outcome.title, line.outcome.category)
+
+    def _note_event(self, line: FileLine) -> None:
+        event = line.outcome
+        if isinstance(event, Interaction):
+            self._spotlight.note(event.user_id, Action(time.monotonic(), event.type, event.item_id, event.query))
 
 
 class TrafficThread:

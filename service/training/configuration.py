@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,61 +15,70 @@ import orjson
 import torch
 
 from model_store.version import Manifest
+from service.model.config import HistoryConfig, Limits, ModelConfig
+from service.model.registry import NEW_MODEL, UnknownConfig, parse
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training.learner_config import LearnerConfig
-
-# where it is computed and how much is measured: no weight depends on these
-_NOT_TOLD = ("device", "evaluate_sample")
-# may differ from run to run of one model: they say what is forgotten when there is no more room
-LIMITS = ("max_items", "max_users")
 
 
-def learner_config(settings: TrainerSettings, device: str) -> LearnerConfig:
-    return LearnerConfig(
+def model_config(settings: TrainerSettings) -> ModelConfig:
+    """What a new model is made of, as the settings say."""
+    return replace(
+        NEW_MODEL,
         seed=settings.seed,
-        device=device,
-        event_weights=tuple(settings.event_weights.values()),
-        history=settings.history_length,
-        evaluate_sample=settings.evaluate_sample,
-        max_items=settings.max_items,
-        max_users=settings.max_users,
+        history=HistoryConfig(length=settings.history_length, event_weights=settings.event_weights),
+        limits=Limits(max_items=settings.max_items, max_users=settings.max_users),
     )
 
 
-def told(config: LearnerConfig, event_types: list[str]) -> dict[str, Any]:
-    """The configuration as a manifest tells it; `config_of` is the way back."""
-    known = {field.name: getattr(config, field.name) for field in fields(config) if field.name not in _NOT_TOLD}
-    weights = dict(zip(event_types, config.event_weights, strict=False))
-    return known | {"event_weights": weights, "half_lives": list(config.half_lives)}
+def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """The configuration of a model that goes on: all that no setting is about is the model's own, also where a new
+    one would begin with something else today. Types of weight 0 may come to those that are accepted: their events are
+    only counted. The types are in the order of `wanted`, in which the feeder numbers them.
+
+    Raises: ValueError, naming what is asked for that the model is not made of.
+    """
+    weights = then.history.event_weights
+    added = {
+        kind: weight for kind, weight in wanted.history.event_weights.items() if kind not in weights and not weight
+    }
+    grown = then.history.model_copy(update={"event_weights": weights | added})
+    config = replace(then, history=grown, limits=wanted.limits)
+    asked = replace(config, seed=wanted.seed, history=wanted.history)
+    if config_digest(asked) != config_digest(config):
+        raise ValueError(", ".join(differences(config.to_json(), asked.to_json())))
+    return asked
 
 
-def config_of(config: Mapping[str, Any], device: str) -> tuple[LearnerConfig, dict[str, float]]:
-    """The learner's configuration, and the event types with their weights. Raises Fatal for another schema."""
-    given = dict(config)
-    weights: dict[str, float] = given.pop("event_weights", {})
-    given["half_lives"] = tuple(given.get("half_lives", ()))
-    expected = {field.name for field in fields(LearnerConfig)} - {*_NOT_TOLD, "event_weights"}
-    if given.keys() != expected:
-        odd = ", ".join(sorted(given.keys() ^ expected))
-        raise Fatal(f"the version is of another schema of settings than this build's: {odd}")
-    return LearnerConfig(device=device, event_weights=tuple(weights.values()), **given), weights
+def config_of(manifest: Manifest) -> ModelConfig:
+    """What a version is made of, also one of an earlier release. Raises: Fatal for a later one's."""
+    try:
+        return parse(manifest.config)
+    except UnknownConfig as error:
+        raise Fatal(f"version {manifest.version} was made by another release than this one: {error}") from None
 
 
-def config_digest(config: LearnerConfig, event_types: list[str]) -> str:
-    """Two trainers with the same digest make the same weights of the same micro-batches."""
-    neutral = {name: value for name, value in told(config, event_types).items() if name not in LIMITS}
-    neutral["event_types"] = list(event_types)  # objects have no order, and the types' order numbers them
+def config_digest(config: ModelConfig) -> str:
+    """Two trainers with the same digest make the same weights of the same micro-batches. Limits have no part in it."""
+    neutral = {name: value for name, value in config.to_json().items() if name != "limits"}
     return hashlib.sha256(orjson.dumps(neutral, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`name then → now` of each entry that differs, by name."""
+    """`name then → now` of each entry that differs, by name; the entries of sections as `section.name`."""
+    left, right = _flat(then), _flat(now)
     return [
-        f"{name} {_shown(then, name)} → {_shown(now, name)}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
+        f"{name} {_shown(left, name)} → {_shown(right, name)}"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
     ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def environment(device: str) -> dict[str, str | int]:

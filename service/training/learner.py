@@ -1,8 +1,10 @@
 """Learning from micro-batches, and going on from a version as whoever wrote it would have.
 
 A step: rows for new items and users, duplicates out, histories as they stood before each event; rank a sample of the
-events before learning from them; draw negatives and replayed contexts; one gradient step; count. Everything random is
-drawn from (seed, step), and every sum has one order: the same batches give the same bits.
+events before learning from them; let each channel learn, and then count. Everything random is drawn from (seed, step),
+and every sum has one order: the same batches give the same bits.
+
+No channel is known by name here: see service/model/channel.py.
 """
 
 from dataclasses import dataclass, field
@@ -13,54 +15,46 @@ from numpy.typing import NDArray
 
 from consumers.micro_batch import MicroBatch
 from model_store.weights import Array, State, Update
-from service.model.contexts import Contexts
-from service.model.negatives import NegativeSampler
-from service.model.network import Shape
+from service.model.channel import Examples, Lesson, Taught
+from service.model.config import ModelConfig
+from service.model.formats import LATER_TABLES, upgraded_state
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
-from service.training import prequential
-from service.training.evaluation import PairedSums, RankSums
+from service.training.evaluation import prequential
+from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events, take_events, take_items
-from service.training.learner_config import LearnerConfig
 from service.training.reference import Reference
-from service.training.replay import Replay
 from service.training.user_table import UserTable
-from service.training.weights import Step, Weights
 
 Index = NDArray[np.int64]
+
+EVALUATE_SAMPLE = 32  # events ranked before learning, a batch
 
 
 @dataclass(frozen=True)
 class LearnResult:
-    loss: float | None  # mean over contexts; None where there was nothing to learn from, or the batch was skipped
     n_events: int  # accepted, that is not duplicates
     duplicates: int
-    learned: int  # fresh contexts with a gradient
-    replayed: int
-    skipped: bool  # loss or gradient not finite: weights untouched, histories and counters advanced
-    grad_norm: float
-    touched_rows: int
-    ranked: int = 0  # the three sums are over so many events
-    recall_at_20: float = 0.0
-    ndcg_at_20: float = 0.0
-    mrr_at_20: float = 0.0
+    taught: Taught
+    ranked: RankSums = field(default_factory=RankSums)  # of the sample, before it was learned from
     paired: PairedSums = field(default_factory=PairedSums)  # against the reference, where there is one
 
 
 class Learner:
-    def __init__(self, config: LearnerConfig) -> None:
-        self.config = config
-        shape = Shape(config.dim, config.history, config.hidden, len(config.half_lives))
-        self.recommender = Recommender.fresh(shape, config.half_lives, config.device)
+    def __init__(
+        self, config: ModelConfig, device: str = "cpu", *, evaluate_sample: int | None = EVALUATE_SAMPLE
+    ) -> None:
+        """`evaluate_sample`: events ranked before learning, a batch; None: all. It has no part in learning, and may be
+        changed at any time, like `limits`.
+
+        Raises: UnknownConfig where this build cannot make a model of the configuration.
+        """
+        self.config, self.limits, self.evaluate_sample = config, config.limits, evaluate_sample
+        self.recommender, self.channels = Recommender.to_learn_in(config, device)
         self.items = self.recommender.items
-        self.network = self.recommender.network
-        self.popularity = self.recommender.popularity
-        self.weights = Weights(self.network, self.popularity, config)
-        self.users = UserTable(config.history)
-        self.replay = Replay(config.replay_capacity, config.history)
-        self.negatives = NegativeSampler(config.negatives)
-        self.evaluate_sample = config.evaluate_sample  # may be changed at any time: it has no part in learning
+        self.users = UserTable(config.history.length)
         self.steps = 0
+        self._event_weights = tuple(config.history.event_weights.values())
 
     @property
     def clock(self) -> int:
@@ -77,34 +71,21 @@ class Learner:
         """
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
-        rng = np.random.Generator(np.random.Philox(key=[self.config.seed & (2**64 - 1), self.steps]))
-        self._draw_negatives(rng)
-        step = self._step(events, replay, rng)
-        outcome = self.weights.descend(step, self.negatives.take(self.steps))
-        self._count(events)
-        return LearnResult(
-            loss=outcome.loss,
-            n_events=events.accepted,
-            duplicates=events.duplicates,
-            learned=step.fresh,
-            replayed=step.contexts.n - step.fresh,
-            skipped=outcome.skipped,
-            grad_norm=outcome.grad_norm,
-            touched_rows=outcome.touched,
-            ranked=ranked.n,
-            recall_at_20=ranked.hits,
-            ndcg_at_20=ranked.ndcg,
-            mrr_at_20=ranked.mrr,
-            paired=paired,
-        )
+        examples = Examples(events.item, events.time, events.weight, events.history)
+        taught = self._teach(examples, replay)
+        for channel in self.channels:
+            channel.observe(examples)
+        self.recommender.clock += events.accepted
+        self.steps += 1
+        self.recommender.changed()
+        return LearnResult(events.accepted, events.duplicates, taught, ranked, paired)
 
     def beyond_limits(self) -> list[str]:
         """Which limits are exceeded, in words: by a micro-batch that alone has more items or users than there may be
         rows. It is learned from like any other, and the rows are given to those who need them next."""
-        config = self.config
         kept = (
-            ("TIDEMILL_MAX_ITEMS", self.items.in_use, config.max_items),
-            ("TIDEMILL_MAX_USERS", self.users.in_use, config.max_users),
+            ("TIDEMILL_MAX_ITEMS", self.items.in_use, self.limits.max_items),
+            ("TIDEMILL_MAX_USERS", self.users.in_use, self.limits.max_users),
         )
         return [
             f"{name} is {limit}, and {rows} rows are in use: a micro-batch holds more than that"
@@ -114,105 +95,62 @@ class Learner:
 
     def _take_in(self, batch: MicroBatch) -> Events:
         """Gives rows to whatever is new, everywhere."""
-        config = self.config
-        items = take_items(self.items, batch, self.clock, config.max_items)
+        items = take_items(self.items, batch, self.clock, self.limits.max_items)
         if len(items.expired):
             self._forget_items(items.expired)
         if len(items.begun):
             self.recommender.resize(self.items.size)
-            self.weights.begin(items.begun, [self.items.names.ids[row] for row in items.begun.tolist()])
-        return take_events(self.users, batch, items, config.event_weights, self.clock, config.max_users)
+            ids = [self.items.names.ids[row] for row in items.begun.tolist()]
+            for channel in self.channels:
+                channel.begin(items.begun, ids)
+        return take_events(self.users, batch, items, self._event_weights, self.clock, self.limits.max_users)
 
     def _forget_items(self, expired: Index) -> None:
         """Takes rows out of everything that refers to them, before they mean other items."""
-        for channel in self.recommender.channels:
+        for channel in self.channels:
             channel.forget(expired)
-        self.weights.forget(expired)
         gone = np.zeros(self.items.size, np.bool_)
         gone[expired] = True
-        for keeper in (self.users, self.replay, self.negatives):
-            keeper.forget_items(gone)
+        self.users.forget_items(gone)
 
     def _rank(self, events: Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
         """Ranks a sample of the events, before anything is learned from them."""
         most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
         return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
 
-    def _draw_negatives(self, rng: np.random.Generator) -> None:
-        if self.negatives.due(self.steps):
-            counts = self.popularity.log_counts(self.clock)[:, -1].exp().cpu().numpy()
-            self.negatives.refill(counts, rng)
-
-    def _step(self, events: Events, replay: int, rng: np.random.Generator) -> Step:
-        """The contexts to learn from: the fresh ones that have a history, then replayed ones. Keeps the fresh ones.
-
-        Fresh ones whose target has been met before come first, because they alone teach scale, prior and repeat: the
-        count of none of an item nobody has met would teach that popularity says little.
-        """
-        config = self.config
-        full = (events.history >= 0).any(1)
-        history, target = events.history[full], events.item[full]
-        weight = events.weight[full].astype(np.float32)
-        old_history, old_target, old_weight = self.replay.draw(
-            replay * len(target),
-            rng,
-            recent=config.replay_recent,
-            recent_share=config.replay_recent_share,
-            dropout=config.dropout,
-        )
-        self.replay.add(history, target, weight)
-        counts = self.popularity.table.data[torch.from_numpy(target).to(config.device), 0]
-        met = torch.isfinite(counts).cpu().numpy()  # -inf: no event before this batch
-        order = np.argsort(~met, kind="stable")
-        return Step(
+    def _teach(self, examples: Examples, replay: int) -> Taught:
+        lesson = Lesson(
+            step=self.steps,
             clock=self.clock,
-            contexts=Contexts.of(np.concatenate([history[order], old_history])),
-            target=np.concatenate([target[order], old_target]),
-            weight=np.concatenate([weight[order], old_weight]),
-            fresh=len(target),
-            judging=int(met.sum()),
+            seed=self.config.seed,
+            replay=replay,
+            examples=examples,
+            blend=self.recommender.blend,
+            common=self.recommender.common,
         )
-
-    def _count(self, events: Events) -> None:
-        """What advances whatever became of the gradient."""
-        self.popularity.observe(events.item, events.time, events.weight)
-        self.recommender.clock += events.accepted
-        self.steps += 1
-        self.recommender.changed()
+        return together([channel.learn(lesson) for channel in self.channels])
 
     # --- what travels ---
 
     @property
     def _tables(self) -> list[RowTable | IdTable]:
         """Every table that is part of a version."""
-        return [*self._row_tables, *self._id_tables]
-
-    @property
-    def _row_tables(self) -> list[RowTable]:
         return [
-            self.items.listable,
-            self.items.last_used,
-            self.items.unlisted.since,
-            self.weights.adagrad,
-            *(table for channel in self.recommender.channels for table in channel.tables),
+            *self.items.tables,
+            *(table for channel in self.channels for table in channel.tables),
             *self.users.tables,
-            *self.replay.tables,
-            *self.negatives.tables,
         ]
-
-    @property
-    def _id_tables(self) -> list[IdTable]:
-        return [self.items.names, self.items.unlisted.names, self.users.names]
 
     def _tensors(self) -> dict[str, Array]:
         """Copies."""
-        counters = [self.steps, self.replay.written, self.weights.optimizer.steps]
+        blend = self.recommender.blend
         tensors: dict[str, Array] = {
             "clock": np.array([self.clock], np.int64),
-            "trainer/counters": np.array(counters, np.int64),
-            **self.weights.tensors,
+            "trainer/steps": np.array([self.steps], np.int64),
+            **blend.tensors,
+            **blend.trainer_tensors,
         }
-        for channel in self.recommender.channels:
+        for channel in self.channels:
             tensors.update(channel.tensors)
         return tensors
 
@@ -227,34 +165,55 @@ class Learner:
         return Update(full=True, tables=tables, tensors=self._tensors())
 
     @classmethod
-    def restore(cls, config: LearnerConfig, state: State) -> "Learner":
-        """A learner that goes on from a version as the one that wrote it would have, bit for bit.
+    def restore(
+        cls,
+        config: ModelConfig,
+        state: State,
+        device: str = "cpu",
+        *,
+        evaluate_sample: int | None = EVALUATE_SAMPLE,
+    ) -> "Learner":
+        """A learner that goes on from a version as the one that wrote it would have, bit for bit; of an earlier release
+        as well.
 
         Raises: ValueError where a table's rows are of another shape than `config` says.
         """
-        learner = cls(config)
-        unlisted = learner.items.unlisted  # earlier releases did not keep them
-        later = {unlisted.names.name, unlisted.since.name} - state.tables.keys()
-        for ids in learner._id_tables:
-            if ids.name not in later:
-                ids.load([str(i) for i in state.table(ids.name)])
-        for rows in learner._row_tables:
-            if rows.name not in later:
-                rows.load(np.asarray(state.table(rows.name)))
-        learner.network.refresh()
+        learner = cls(config, device, evaluate_sample=evaluate_sample)
+        state = upgraded_state(state)
+        for table in (*learner.items.tables, *learner.users.tables):
+            if table.name in state.tables or table.name not in LATER_TABLES:
+                table.load(state.table(table.name))
+        for channel in learner.channels:
+            channel.restore(state)
+        learner.recommender.blend.restore(state)
         learner.recommender.resize(learner.items.size)
         learner.items.restored()
         learner.users.restored()
-        learner.weights.load_dense(state)
         learner.recommender.clock = int(state.tensor("clock")[0])
-        learner.steps, learner.replay.written, _ = np.asarray(state.tensor("trainer/counters")).tolist()
+        learner.steps = int(state.tensor("trainer/steps")[0])
         return learner
 
     @torch.no_grad()
     def reset_weights(self, state: State) -> None:
-        """Puts item rows, network and optimizer back to a version; histories, counts and popularity stay.
+        """Puts what is learned by gradient back to a version; histories and counts stay.
 
         Items that came after that version begin anew.
         """
-        self.weights.reset(state, self.items.names.ids)
+        state = upgraded_state(state)
+        for channel in self.channels:
+            channel.reset(state, self.items.names.ids)
+        self.recommender.blend.restore(state)
         self.recommender.changed()
+
+
+def together(parts: list[Taught]) -> Taught:
+    """What became of a lesson in all channels: the loss of the first that has one, and the sums of the rest."""
+    losses = [part.loss for part in parts if part.loss is not None]
+    return Taught(
+        loss=losses[0] if losses else None,
+        fresh=sum(part.fresh for part in parts),
+        replayed=sum(part.replayed for part in parts),
+        grad_norm=max((part.grad_norm for part in parts), default=0.0),
+        touched=sum(part.touched for part in parts),
+        skipped=any(part.skipped for part in parts),
+    )

@@ -24,12 +24,12 @@ from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import OK, Health, HealthServer
 from service.metrics import TrainerMetrics
+from service.model.config import ModelConfig
 from service.process import Fatal, stop_on_signals, wait_for
 from service.settings import TrainerSettings
 from service.stores import model_store
-from service.training.configuration import config_digest, environment, learner_config, told
+from service.training.configuration import environment, model_config
 from service.training.gate.gate import GateRules
-from service.training.learner_config import LearnerConfig
 from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
@@ -106,12 +106,13 @@ def _lead(
     other_kafka: Callable[[], str | None] = lambda: None,
 ) -> None:
     """What the trainer that holds the lease does."""
-    config = learner_config(settings, _device(settings.device))
-    types = list(settings.event_weights)
-    origin = Origin(run_id, kafka, config_digest(config, types), told(config, types), environment(config.device))
+    config, device = model_config(settings), _device(settings.device)
+    origin = Origin.of(run_id, kafka, config, environment(device))
 
     def begun() -> Beginning | None:
-        return wait_for("kafka", lambda: _begin(settings, store, config, origin, metrics), NoAnswer, health, stop)
+        return wait_for(
+            "kafka", lambda: _begin(settings, store, config, device, origin, metrics), NoAnswer, health, stop
+        )
 
     start = wait_for("redis", begun, StoreUnavailable, health, stop)
     if start is None:
@@ -130,7 +131,7 @@ def _lead(
             promote_after_s=settings.promote_after_s,
             gate=GateRules(enabled=settings.gate),
         ),
-        origin,
+        start.origin,
         start.standing,
         Reference(start.learner.recommender),
         metrics=metrics,
@@ -159,7 +160,7 @@ def _lead(
             publisher,
             keeper,
             lambda offsets: start_feeder(replace(feeder_config, start=dict(offsets))),
-            event_types=types,
+            event_types=list(settings.event_weights),
             events_topic=settings.events_topic,
             batch_events=settings.batch_events,
             replay=settings.replay,
@@ -173,13 +174,20 @@ def _lead(
 
 
 def _begin(
-    settings: TrainerSettings, store: RedisStore, config: LearnerConfig, origin: Origin, metrics: TrainerMetrics
+    settings: TrainerSettings,
+    store: RedisStore,
+    config: ModelConfig,
+    device: str,
+    origin: Origin,
+    metrics: TrainerMetrics,
 ) -> Beginning:
     with ExitStack() as stack:
         open_reader = from_kafka(
             stack, settings.kafka_bootstrap, settings.kafka_config, settings.event_weights, settings.items_topic
         )
-        return begin(store, config, origin, open_reader, fresh=settings.fresh, metrics=metrics)
+        beginning = begin(store, config, device, origin, open_reader, fresh=settings.fresh, metrics=metrics)
+        beginning.learner.evaluate_sample = settings.evaluate_sample
+        return beginning
 
 
 class _ShownLeases(Leases):

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from consumers.micro_batch import MicroBatch
 from consumers.records import TopicPartition, from_topics, next_offsets
 from model_store.version import BatchRecord, Manifest
+from service.training.evaluation.measures import RankSums
 from service.training.learner import LearnResult
 
-RECENT_RANKED = 5_000.0  # events over which prequential quality is averaged, with exponential weights
+RECENT_RANKED = 5_000.0  # events after which one counts for half in the prequential figures
 
 
 @dataclass
@@ -17,9 +18,7 @@ class Progress:
     trained_through: dict[TopicPartition, int] = field(default_factory=dict)
     events_trained: int = 0
     batches: list[BatchRecord] = field(default_factory=list)  # since the last version
-    ranked: float = 0.0
-    recall_sum: float = 0.0
-    ndcg_sum: float = 0.0
+    ranked: RankSums = field(default_factory=RankSums)  # over the latest events, with exponential weights
     loss: float | None = None
 
     @classmethod
@@ -40,23 +39,20 @@ class Progress:
                 ranges=tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges),
                 records=batch.records,
                 replay=replay,
-                skipped=result.skipped,
+                skipped=result.taught.skipped,
                 ahead=batch.ahead,
                 weights_of_version=weights_of_version,
             )
         )
-        fade = 0.5 ** (result.ranked / RECENT_RANKED)
-        self.ranked = self.ranked * fade + result.ranked
-        self.recall_sum = self.recall_sum * fade + result.recall_at_20
-        self.ndcg_sum = self.ndcg_sum * fade + result.ndcg_at_20
-        self.loss = result.loss if result.loss is not None else self.loss
+        self.ranked.add(result.ranked, half_life=RECENT_RANKED)
+        self.loss = result.taught.loss if result.taught.loss is not None else self.loss
 
     def metrics(self) -> dict[str, float]:
         """What a manifest says of quality: prequential figures over the latest events, and the last loss."""
         figures = {} if self.loss is None else {"train_loss": self.loss}
-        if self.ranked > 0:
-            figures["prequential_recall_at_20"] = self.recall_sum / self.ranked
-            figures["prequential_ndcg_at_20"] = self.ndcg_sum / self.ranked
+        if self.ranked.n > 0:
+            figures["prequential_recall_at_20"] = self.ranked.hit_rate
+            figures["prequential_ndcg_at_20"] = self.ranked.mean_ndcg
         return figures
 
     def take_batches(self) -> tuple[BatchRecord, ...]:

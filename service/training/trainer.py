@@ -8,14 +8,16 @@ from concurrent.futures import Future
 
 from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
-from consumers.pipe import FeederDied, FeederStatus
-from consumers.records import Offsets, TopicPartition
+from consumers.pipe import FeederStatus
+from consumers.records import Offsets
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.lease import LeaseKeeper
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.process import Fatal
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
+from service.training.feed import Feed
+from service.training.lag import Lag
 from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
 from service.training.publishing.candidate import Candidate, Outcome
@@ -28,7 +30,11 @@ SKIPPED_IN_A_ROW = 3  # then the weights go back to the last good version
 COMMIT_EVERY_S = 1.0  # what the broker holds as committed is for monitoring alone
 HOUSEKEEPING_EVERY_S = 0.5
 LAST_VERSION_S = 10.0  # a trainer that is asked to stop waits this long for its last version
-RESTARTS_IN_A_ROW = 5  # of a feeder that dies without having sent anything
+RECEIVE_S = 0.02  # how long one look for the next message takes, at most
+# Micro-batches learned that no version holds yet, beyond which learning waits for the store: the pipe then pushes back,
+# and Kafka keeps the events. Each is some 220 bytes of the next manifest, which thus has 4.4 MB at most; at 20 a second
+# they take 17 minutes.
+MOST_UNPUBLISHED = 20_000
 
 
 class Trainer:
@@ -50,16 +56,16 @@ class Trainer:
         health: Health,
         stop: threading.Event,
         other_kafka: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`other_kafka` says why the offsets mean nothing any more, once they do not."""
-        self._other_kafka = other_kafka
+        self._other_kafka, self._clock = other_kafka, clock
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
         self._start_feeder = start_feeder
         self._event_types, self._events_topic = tuple(event_types), events_topic
         self._batch_events, self._replay = batch_events, replay
         self._metrics, self._health, self._stop = metrics, health, stop
-        self._ends: dict[TopicPartition, int] = {}
-        self._newest_kafka_ms = 0
+        self._lag = Lag(progress.trained_through)
         self._skipped_in_a_row = 0
         self._limits_told: set[str] = set()
         self._good_version = publisher.published_version  # before the last batch that was learned
@@ -68,51 +74,63 @@ class Trainer:
         self._good_reference: int | None = None  # the version whose weights learning should go back to
         self._reverted = False  # learning has gone back to the reference since the last candidate
         self._dirty = False  # something has been learned or passed since the last version
-        self._housekept = self._committed = 0.0
+        self._waits_since: float | None = None  # for the store; None: it does not
+        self._housekept = self._committed = -1e9
 
     def run(self) -> None:
         """Raises Fatal; on return, everything learned is published unless the store is away."""
-        feeder = self._start_feeder(self._progress.trained_through)
-        silent_deaths = 0
+        feed = Feed(
+            self._start_feeder,
+            self._progress.trained_through,
+            metrics=self._metrics,
+            health=self._health,
+            stop=self._stop,
+            clock=self._clock,
+        )
         self._health.started()
         try:
             while not self._stop.is_set():
                 self._check_publisher()
                 self._check_kafka()
-                try:
-                    message = feeder.receive(0.02)
-                except FeederDied as error:
-                    silent_deaths += 1
-                    if silent_deaths > RESTARTS_IN_A_ROW:
-                        raise Fatal(f"the feeder process died {silent_deaths} times in a row: {error}") from error
-                    log.error("the feeder died, so a new one goes on from what has been learned: %s", error)
-                    self._metrics.feeder_restarts.inc()
-                    feeder.stop()
-                    self._stop.wait(0.2 * silent_deaths)
-                    feeder = self._start_feeder(self._progress.trained_through)
-                    continue
+                if self._waits_for_store():
+                    self._stop.wait(RECEIVE_S)
+                    message = None
+                else:
+                    message = feed.receive(RECEIVE_S)
                 if isinstance(message, MicroBatch):
-                    silent_deaths = 0
                     self.take(message)
                 elif message is not None:
                     self._take_status(message)
                 self._publish_if_due()
-                self._keep_house(feeder)
+                self._keep_house(feed)
         finally:
-            feeder.stop()
+            feed.close()
         self._publish_the_rest()
+
+    def _waits_for_store(self) -> bool:
+        """Whether so much is unpublished that no more is taken until the next version is out."""
+        unpublished = len(self._progress.batches) + self._publisher.unpublished
+        self._metrics.unpublished.set(unpublished)
+        if unpublished < MOST_UNPUBLISHED:
+            self._waits_since = None
+            self._health.set("learning")
+            return False
+        if self._waits_since is None:
+            self._waits_since = self._clock()
+            self._health.set("learning", f"waits for the store: {unpublished} micro-batches are in no version yet")
+        return True
 
     def take(self, batch: MicroBatch) -> LearnResult:
         """Learns one micro-batch."""
         started = time.perf_counter()
-        self._ends.update(batch.end_offsets)
+        self._lag.ends(batch.end_offsets)
         replay = self._affordable_replay()
         before = self._publisher.published_version
         with self._publisher.reference.borrowed() as reference:
             result = self._learner.learn(batch, replay, reference)
         self._paired.add(result.paired)
-        back_to = self._after_skipped() if result.skipped else self._after_failing_versions()
-        if not result.skipped and result.loss is not None:
+        back_to = self._after_skipped() if result.taught.skipped else self._after_failing_versions()
+        if not result.taught.skipped and result.taught.loss is not None:
             self._skipped_in_a_row = 0
             self._good_version = before
         self._progress.add(batch, result, replay, back_to)
@@ -123,11 +141,7 @@ class Trainer:
 
     def _affordable_replay(self) -> int:
         """None when more than two full batches wait: fresh events come first. The manifest records what was used."""
-        return self._replay if self._behind() <= 2 * self._batch_events else 0
-
-    def _behind(self) -> int:
-        done = self._progress.trained_through
-        return sum(max(0, end - done.get(where, 0)) for where, end in self._ends.items())
+        return self._replay if self._lag.events() <= 2 * self._batch_events else 0
 
     def _after_skipped(self) -> int | None:
         """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them.
@@ -213,37 +227,34 @@ class Trainer:
         if (why := self._other_kafka()) is not None:
             raise Fatal(f"Kafka was changed under this trainer: {why}; {OTHER_KAFKA}")
 
-    def _keep_house(self, feeder: Feeder) -> None:
-        now = time.monotonic()
+    def _keep_house(self, feed: Feed) -> None:
+        now = self._clock()
         if now - self._housekept >= HOUSEKEEPING_EVERY_S:
             self._housekept = now
             self._show_age()
-            self._show_lag()
+            self._show_lag(feed)
         if now - self._committed >= COMMIT_EVERY_S:
             self._committed = now
-            feeder.commit(self._progress.trained_through)
+            feed.commit(self._progress.trained_through)
 
     def _take_status(self, status: FeederStatus) -> None:
         self._health.set("kafka", OK if status.healthy else status.message or "not reachable")
-        self._ends.update(status.end_offsets)
+        self._lag.ends(status.end_offsets)
 
     def _show_age(self) -> None:
         if (made := self._publisher.published_at) is not None:
             self._metrics.model_age.set(max(0.0, time.time() - made))
 
-    def _show_lag(self) -> None:
-        done = self._progress.trained_through
-        for (topic, partition), end in self._ends.items():
-            lag = max(0, end - done.get(TopicPartition(topic, partition), 0))
-            self._metrics.lag_events.labels(topic, str(partition)).set(lag)
-        behind = self._behind()
-        age = time.time() - self._newest_kafka_ms / 1000 if behind and self._newest_kafka_ms else 0.0
-        self._metrics.lag_seconds.set(max(0.0, age))
+    def _show_lag(self, feed: Feed) -> None:
+        for (topic, partition), behind in self._lag.of_partitions().items():
+            self._metrics.lag_events.labels(topic, str(partition)).set(behind)
+        waited_s = 0.0 if self._waits_since is None else self._clock() - self._waits_since
+        self._metrics.lag_seconds.set(self._lag.seconds(time.time(), max(feed.silent_s, waited_s)))
 
     def _count(self, batch: MicroBatch, result: LearnResult, replay: int) -> None:
         m = self._metrics
         if len(batch):
-            self._newest_kafka_ms = max(self._newest_kafka_ms, int(batch.kafka_ts.max()))
+            self._lag.took(int(batch.kafka_ts.max()))
             for number, name in enumerate(self._event_types):
                 if of_type := int((batch.type == number).sum()):
                     m.events_consumed.labels(name).inc(of_type)
@@ -260,8 +271,8 @@ class Trainer:
         m.items.set(self._learner.items.in_use)
         m.users.set(self._learner.users.in_use)
         self._tell_limits()
-        if result.loss is not None:
-            m.train_loss.set(result.loss)
+        if result.taught.loss is not None:
+            m.train_loss.set(result.taught.loss)
         figures = self._progress.metrics()
         m.recall.show(figures.get("prequential_recall_at_20"))
         m.ndcg.show(figures.get("prequential_ndcg_at_20"))

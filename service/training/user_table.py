@@ -27,8 +27,8 @@ class UserTable:
         self._free: list[int] = []
 
     @property
-    def tables(self) -> list[RowTable]:
-        return [self.history, self.keys, self.counts]
+    def tables(self) -> list[RowTable | IdTable]:
+        return [self.history, self.keys, self.counts, self.names]
 
     @property
     def size(self) -> int:

@@ -110,7 +110,7 @@ def introduction(kafka: Server, redis: Server, *, traffic: bool) -> list[str]:
         "",
         "Publish an event:",
         '  echo \'{"user_id":"u1","item_id":"i1","type":"click","ts":"2026-01-05T10:00:00Z"}\' |',
-        f"    TIDEMILL_KAFKA_BOOTSTRAP={kafka.address} tidemill replay /dev/stdin",
+        f"    TIDEMILL_KAFKA_BOOTSTRAP={kafka.address} tidemill replay -",
         "Read the user's list:",
         f"  TIDEMILL_REDIS_URL={redis.address} tidemill recs u1",
         "Ctrl-C ends everything.",

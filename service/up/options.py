@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from consumers.decode import DecodeRules
 from model_store.keys import Keys
 
 
@@ -27,7 +28,7 @@ class UpOptions:
     bootstrap: str | None = None  # None: an embedded Kafka
     redis_url: str | None = None  # None: an embedded Redis
     events_topic: str = "events"
-    items_topic: str = "items"
+    rules: DecodeRules = field(default_factory=DecodeRules)  # what fits; with the topic of the items
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # further librdkafka settings
     keys: Keys = field(default_factory=Keys)
     seed: int = 0  # of the simulated shop

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from consumers.file_reading import open_reading
 from consumers.producer import KafkaPublisher
 from service.shop.pace import Pace
-from service.shop.replay import Publish
+from service.shop.replay import FileReplay, Publish
 from service.shop.shop import ShopConfig
 from service.shop.spotlight import Spotlight
 from service.shop.traffic import Catalogue, FileTraffic, ShopTraffic, Traffic, TrafficThread
@@ -46,15 +48,18 @@ class Publishing:
         self._thread = TrafficThread(self._traffic, stop, lambda: publisher.flush(10.0))
 
     def _chosen(self, options: UpOptions, publish: Publish, pace: Pace) -> Traffic:
-        topics = (options.events_topic, options.items_topic)
         if options.events is None:
             config = ShopConfig(seed=options.seed, rate=options.rate or SHOP_RATE)
+            topics = (options.events_topic, options.rules.items_topic)
             return ShopTraffic(config, topics, publish, pace, self.catalogue, self.spotlight)
+
+        def replay(path: Path, topic: str, rate: float | None = None, speed: float | None = None) -> FileReplay:
+            return FileReplay(open_reading(path, topic, options.rules), publish, pace, self._tell, rate, speed)
+
         rate = FILE_RATE if options.rate is None and options.speed is None else options.rate
-        return FileTraffic(
-            options.events, options.items, topics, publish, pace, self._tell, self.catalogue, self.spotlight,
-            rate=rate, speed=options.speed,
-        )  # fmt: skip
+        events = replay(options.events, options.events_topic, rate, options.speed)
+        items = None if options.items is None else replay(options.items, options.rules.items_topic)
+        return FileTraffic(events, items, self.catalogue, self.spotlight)
 
     def start(self) -> None:
         """Publish the catalogue, on a thread of its own."""

@@ -79,7 +79,7 @@ def running(options: UpOptions, tell: Callable[[str], None], hurry: Callable[[],
         publisher = KafkaPublisher(kafka.address, options.kafka)
         stack.callback(lambda: publisher.close(0.5 if hurry() else 5.0))
         publisher.check()
-        publisher.prepare_topics(options.events_topic, options.items_topic)
+        publisher.prepare_topics(options.events_topic, options.rules.items_topic)
         publishing = None
         if options.demo:
             limit = EMBEDDED_BYTES if kafka.embedded else math.inf

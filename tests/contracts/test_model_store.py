@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from model_store.blob_folder import BlobFolder
 from model_store.chain import ancestors, load, newest_whole
-from model_store.codec import encode
 from model_store.errors import (
     BlobMissing,
     BrokenChain,
@@ -35,7 +34,7 @@ from model_store.signature import Signer, sign
 from model_store.store import ModelStore
 from model_store.version import BlobRef
 from model_store.weights import Update
-from tests.model_store.worlds import assert_same, histories, manifest, publish, small, state_of
+from tests.model_store.worlds import assert_same, encoded, histories, manifest, publish, small, state_of
 
 TTL = 30.0
 SHORT = 0.05  # a lease that runs out while a test waits
@@ -223,7 +222,7 @@ def test_a_delta_needs_its_parent(shelf: Shelf) -> None:
 @pytest.mark.parametrize("name", ["weights/0", "trainer/0"])
 def test_a_version_needs_its_blobs(shelf: Shelf, name: str) -> None:
     store, lease = shelf.store, shelf.lease()
-    refs = store.put_blobs(encode(small()))
+    refs = store.put_blobs(encoded(small()))
     shelf.put_blob(refs[name].key, None)
     with pytest.raises(BlobMissing, match=name):
         store.publish(manifest(1, blobs=refs), lease)
@@ -231,7 +230,7 @@ def test_a_version_needs_its_blobs(shelf: Shelf, name: str) -> None:
     with pytest.raises(BlobMissing):
         store.publish(manifest(1, blobs=refs), lease)
     assert store.newest() is None
-    store.publish(manifest(1, blobs=store.put_blobs(encode(small()))), lease)
+    store.publish(manifest(1, blobs=store.put_blobs(encoded(small()))), lease)
 
 
 # -- the lease ---------------------------------------------------------------------------------------------------------

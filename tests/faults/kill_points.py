@@ -131,10 +131,10 @@ def _during_checkpoint(passed: Passed) -> None:
     encode, put_blobs = vars(release)["encode"], RedisStore.put_blobs
     full = False
 
-    def noting(update: Any, *args: Any) -> dict[str, bytes]:
+    def noting(update: Any, *args: Any, **named: Any) -> dict[str, bytes]:
         nonlocal full
         full = update.full
-        blobs: dict[str, bytes] = encode(update, *args)
+        blobs: dict[str, bytes] = encode(update, *args, **named)
         return blobs
 
     def by_halves(store: RedisStore, blobs: Mapping[str, bytes]) -> Any:

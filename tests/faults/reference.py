@@ -12,7 +12,7 @@ from consumers.decode import DecodeRules, decode
 from consumers.records import Record
 from model_store.weights import TRAINER, State
 from service.settings import TrainerSettings
-from service.training.configuration import learner_config
+from service.training.configuration import model_config
 from service.training.learner import Learner
 
 
@@ -44,7 +44,7 @@ def fingerprints(
     torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")
     settings = TrainerSettings(seed=seed, events_topic=topic, threads=1)
-    learner = Learner(learner_config(settings, "cpu"))
+    learner = Learner(model_config(settings))
     rules = DecodeRules(event_types=settings.event_weights)
     batcher = MicroBatcher(batch_events, math.inf, list(settings.event_weights), itertools.count().__next__)
     decoded = decode([Record(topic, 0, at, 0, key, value) for at, (key, value) in enumerate(records)], rules, 2**42)

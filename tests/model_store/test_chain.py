@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.chain import Found, load, manifests_between, newest_whole, updates_between
-from model_store.codec import encode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
 from model_store.store import ModelStore
 from model_store.version import BlobRef
 from model_store.weights import Rows, State, Update
-from tests.model_store.worlds import assert_same, index, manifest, publish, small, state_of
+from tests.model_store.worlds import assert_same, encoded, index, manifest, publish, small, state_of
 
 
 class CountingStore(MemoryStore):
@@ -64,7 +63,7 @@ def repeat(
 ) -> list[Update]:
     """A snapshot of its parent, made of no batches."""
     whole = state_of(updates).snapshot()
-    made = manifest(version, parent, kind="snapshot", blobs=store.put_blobs(encode(whole)), digest=digest)
+    made = manifest(version, parent, kind="snapshot", blobs=store.put_blobs(encoded(whole)), digest=digest)
     store.publish(made.model_copy(update={"batches": ()}), lease)
     return [whole]
 
@@ -191,7 +190,7 @@ def test_a_snapshot_after_what_is_no_checkpoint_is_passed_by_readers_alone() -> 
     """It has the trainer's state as of its parent, and the parent has not."""
     store, lease, updates = shelf("sd", rows=100)
     full, delta = updates[2]
-    for_readers = {name: data for name, data in encode(delta).items() if name.startswith("weights/")}
+    for_readers = {name: data for name, data in encoded(delta).items() if name.startswith("weights/")}
     sparse = manifest(3, 1, blobs=store.put_blobs(for_readers)).model_copy(update={"checkpoint": False})
     store.publish(sparse, lease)
     repeat(store, lease, 4, 3, [full, delta])
@@ -347,7 +346,7 @@ def test_a_blob_that_is_what_it_says_and_still_wrong() -> None:
     store.publish(manifest(2, 1, blobs=refs), lease)
     with pytest.raises(DamagedBlob, match="version 2: weights/0: a header of"):
         load(store, 2)
-    refs = store.put_blobs(encode(small(full=False)))
+    refs = store.put_blobs(encoded(small(full=False)))
     store.publish(manifest(3, 1, kind="snapshot", blobs=refs), lease)
     with pytest.raises(DamagedBlob, match="version 3: weights/0: full and partial"):
         load(store, 3)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from model_store.blob_folder import BlobFolder
 from model_store.chain import load, newest_whole, updates_between
-from model_store.codec import encode
 from model_store.errors import BlobMissing, DamagedBlob, LeaseLost, StoreUnavailable
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.redis_connection import RedisConnection
 from model_store.redis_store import RedisStore
 from model_store.version import BlobRef
-from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
+from tests.model_store.worlds import assert_same, encoded, manifest, publish, small, state_of
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def test_a_folder_where_files_appear_whole(connection: RedisConnection) -> None:
     publish(store, lease, 2, None, small(2))
     assert made.blobs["trainer/0"].key.startswith("memory://tidemill-test-checkpoints/")
     assert_same(load(store, 1).snapshot(), state_of([small(1)]).snapshot())
-    store.put_blobs(encode(small(3)))
+    store.put_blobs(encoded(small(3)))
     store.delete([1], lease=lease)
     memory = fsspec.filesystem("memory")
     assert {path.rpartition("/")[2] for path in memory.ls("tidemill-test-checkpoints", detail=False)} == trainers(
@@ -137,25 +136,25 @@ def test_a_manifest_cannot_have_another_path_opened(store: RedisStore, tmp_path:
 
 def test_a_version_needs_its_files(store: RedisStore, tmp_path: Path) -> None:
     lease = trainer(store)
-    refs = store.put_blobs(encode(small()))
+    refs = store.put_blobs(encoded(small()))
     file = tmp_path / refs["trainer/0"].checksum
     for data in (None, b"cut o"):
         file.unlink() if data is None else file.write_bytes(data)
         with pytest.raises(BlobMissing, match="trainer/0"):
             store.publish(manifest(1, blobs=refs), lease)
     assert store.newest() is None
-    store.publish(manifest(1, blobs=store.put_blobs(encode(small()))), lease)
+    store.publish(manifest(1, blobs=store.put_blobs(encoded(small()))), lease)
 
 
 def test_a_folder_that_is_away_is_waited_for(store: RedisStore, tmp_path: Path) -> None:
     lease = trainer(store)
     publish(store, lease, 1, None, small(1))
     publish(store, lease, 2, None, small(2))
-    refs = store.put_blobs(encode(small(3)))
+    refs = store.put_blobs(encoded(small(3)))
     away = tmp_path.with_name(tmp_path.name + "-away")
     tmp_path.rename(away)
     for use in (
-        lambda: store.put_blobs(encode(small(3))),
+        lambda: store.put_blobs(encoded(small(3))),
         lambda: store.publish(manifest(3, blobs=refs), lease),
         lambda: load(store, 2),
         lambda: store.delete([1]),
@@ -174,7 +173,7 @@ def test_a_folder_that_is_away_is_waited_for(store: RedisStore, tmp_path: Path) 
 def test_what_a_trainer_left_that_died_before_the_manifest_goes(store: RedisStore, tmp_path: Path) -> None:
     lease = trainer(store)
     publish(store, lease, 1, None, small(1))
-    store.put_blobs(encode(small(8)))  # and here it died
+    store.put_blobs(encoded(small(8)))  # and here it died
     left = files(tmp_path) - trainers(store, 1)
     assert len(left) == 1
     (tmp_path / (left.pop() + ".part")).write_bytes(b"hal")  # or in the middle of it
@@ -189,10 +188,10 @@ def test_a_refused_version_leaves_its_files_to_go(store: RedisStore, tmp_path: P
     stale = trainer(store)
     publish(store, stale, 1, None, small(1))
     store.release(stale)
-    refs = store.put_blobs(encode(small(2)))
+    refs = store.put_blobs(encoded(small(2)))
     with pytest.raises(LeaseLost):
         store.publish(manifest(2, blobs=refs), stale)
-    store.put_blobs(encode(small(1)))  # what a version names is put again by somebody, for nothing
+    store.put_blobs(encoded(small(1)))  # what a version names is put again by somebody, for nothing
     lease = trainer(store)
     store.delete([], lease=lease)
     assert files(tmp_path) == trainers(store, 1)

@@ -18,7 +18,7 @@ from model_store import container
 from model_store.codec import checksum, decode, encode, group_of
 from model_store.errors import DamagedBlob, InvalidUpdate
 from model_store.weights import Array, Rows, Update, check
-from tests.model_store.worlds import assert_same, histories, index, small, state_of
+from tests.model_store.worlds import assert_same, encoded, histories, index, small, state_of
 
 LIMITS = st.sampled_from([1, 50, 300, 1 << 20])
 
@@ -26,19 +26,19 @@ LIMITS = st.sampled_from([1, 50, 300, 1 << 20])
 @given(histories(), LIMITS)
 def test_encoding_then_decoding_gives_the_update_back(updates: list[Update], limit: int) -> None:
     for update in updates:
-        assert_same(decode(encode(update, limit=limit), full=update.full), update)
+        assert_same(decode(encoded(update, limit=limit), full=update.full), update)
 
 
 @given(histories(), LIMITS)
 def test_snapshot_and_deltas_are_the_full_weights_through_the_codec(updates: list[Update], limit: int) -> None:
-    sent = [decode(encode(update, limit=limit), full=update.full) for update in updates]
+    sent = [decode(encoded(update, limit=limit), full=update.full) for update in updates]
     assert_same(state_of(sent).snapshot(), state_of(updates).snapshot())
 
 
 @given(histories(), LIMITS)
 def test_readers_need_only_the_weights(updates: list[Update], limit: int) -> None:
     for update in updates:
-        blobs = {name: data for name, data in encode(update, limit=limit).items() if not name.startswith("trainer/")}
+        blobs = {name: data for name, data in encoded(update, limit=limit).items() if not name.startswith("trainer/")}
         found = decode(blobs, full=update.full)
         assert set(found.tables) == {name for name in update.tables if group_of(name) == "weights"}
         assert set(found.tensors) == {name for name in update.tensors if group_of(name) == "weights"}
@@ -46,14 +46,14 @@ def test_readers_need_only_the_weights(updates: list[Update], limit: int) -> Non
 
 def test_what_is_wanted_and_nothing_else() -> None:
     update = small()
-    found = decode(encode(update), full=True, want=lambda name: name == "item/row")
+    found = decode(encoded(update), full=True, want=lambda name: name == "item/row")
     assert_same(found, Update(True, {"item/row": update.tables["item/row"]}))
 
 
 def test_parts_stay_under_the_limit() -> None:
     rows = Rows(np.arange(1000), np.ones((1000, 16), np.float32), 1000)
     ids = Rows(np.arange(0, 2000, 2), [f"item-{n}" for n in range(1000)], 2000)
-    blobs = encode(Update(False, {"row": rows, "id": ids}), limit=10_000)
+    blobs = encoded(Update(False, {"row": rows, "id": ids}), limit=10_000)
     assert list(blobs) == [f"weights/{part}" for part in range(len(blobs))]
     assert 80_000 / 10_000 < len(blobs) < 12
     for data in blobs.values():
@@ -63,7 +63,7 @@ def test_parts_stay_under_the_limit() -> None:
 
 def test_an_index_is_left_out_where_rows_follow_each_other() -> None:
     def names(*rows: int) -> set[str]:
-        blobs = encode(Update(False, {"t": Rows(index(*rows), np.ones((len(rows), 2)), 9)}))
+        blobs = encoded(Update(False, {"t": Rows(index(*rows), np.ones((len(rows), 2)), 9)}))
         return set(container.unpack(blobs["weights/0"])[0])
 
     assert names(0, 1, 2) == names(6, 7, 8) == names(4) == names() == {"t:values"}
@@ -71,7 +71,7 @@ def test_an_index_is_left_out_where_rows_follow_each_other() -> None:
 
 
 def test_arrays_are_views_of_the_blob() -> None:
-    found = decode(encode(small()), full=True)
+    found = decode(encoded(small()), full=True)
     row = found.tables["item/row"].values
     assert isinstance(row, np.ndarray)
     assert not row.flags.owndata
@@ -79,10 +79,10 @@ def test_arrays_are_views_of_the_blob() -> None:
 
 
 def test_nothing_is_no_blob_and_full_nothing_says_so() -> None:
-    assert encode(Update(False)) == {}
+    assert encoded(Update(False)) == {}
     assert_same(decode({}, full=False), Update(False))
-    assert list(encode(Update(True))) == ["weights/0"]
-    assert_same(decode(encode(Update(True)), full=True), Update(True))
+    assert list(encoded(Update(True))) == ["weights/0"]
+    assert_same(decode(encoded(Update(True)), full=True), Update(True))
 
 
 def test_the_bytes_do_not_depend_on_the_order_things_were_put_in() -> None:
@@ -90,15 +90,15 @@ def test_the_bytes_do_not_depend_on_the_order_things_were_put_in() -> None:
     turned = replace(
         update, tables=dict(reversed(list(update.tables.items()))), tensors=dict(reversed(list(update.tensors.items())))
     )
-    assert encode(update) == encode(turned)
+    assert encoded(update) == encoded(turned)
 
 
 PRINT_CHECKSUMS = """
-from model_store.codec import checksum, encode
+from model_store.codec import checksum
 from model_store.version import canonical_json
-from tests.model_store.worlds import manifest, small
+from tests.model_store.worlds import encoded, manifest, small
 for update in small(), small(1, full=False):
-    print([checksum(data) for data in encode(update, limit=200).values()])
+    print([checksum(data) for data in encoded(update, limit=200).values()])
 print(checksum(manifest(1).to_json()))
 """
 
@@ -130,10 +130,7 @@ NAN, INF = float("nan"), float("inf")
         ("item/row", -INF, "-inf"),
         ("item/popularity", NAN, "NaN"),
         ("item/popularity", INF, r"\+inf"),
-        ("item/popularity", -INF, None),
-        ("neighbour/log_count", -INF, None),
-        ("neighbour/logs", -INF, "-inf"),
-        ("popularity/row", -INF, "-inf"),
+        ("item/popularity", -INF, None),  # a logarithm, the test says below
         ("trainer/item/row", NAN, None),
     ],
 )
@@ -143,10 +140,12 @@ def test_numbers_that_are_not_finite(name: str, value: float, why: str | None, d
     numbers: Array = np.array([1.0, value, 2.0], dtype)
     update = Update(True, {}, {name: numbers}) if tensor else Update(True, {name: Rows(np.arange(3), numbers, 3)})
     if why is None:
-        assert_same(decode(encode(update), full=True), update)
+        assert_same(decode(encode(update, logarithms={"item/popularity"}), full=True), update)
         return
     with pytest.raises(InvalidUpdate, match=f"{name}: holds {why}"):
-        encode(update)
+        encode(update, logarithms={"item/popularity"})
+    if value == -INF:
+        return  # which tables hold logarithms only the model knows, and it looks before it takes an update over
     # one who writes blobs by other means
     blob = forge(
         {f"{name}" if tensor else f"{name}:values": numbers}, {} if tensor else {name: {"size": 3, "first": 0}}
@@ -158,12 +157,12 @@ def test_numbers_that_are_not_finite(name: str, value: float, why: str | None, d
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[s]", "U3", "O", "longdouble"])
 def test_dtypes_that_are_not_sent(dtype: str) -> None:
     with pytest.raises(InvalidUpdate, match="are not sent"):
-        encode(Update(True, {}, {"a": np.zeros(2, dtype)}))
+        encoded(Update(True, {}, {"a": np.zeros(2, dtype)}))
 
 
 def test_text_that_is_not_unicode() -> None:
     with pytest.raises(InvalidUpdate, match="item/id: text that is not Unicode"):
-        encode(Update(True, {"item/id": Rows(index(0), ["\ud800"], 1)}))
+        encoded(Update(True, {"item/id": Rows(index(0), ["\ud800"], 1)}))
 
 
 def forge(arrays: dict[str, Array], tables: object, **said: object) -> bytes:
@@ -251,7 +250,7 @@ def test_hostile_blobs(blob: bytes, why: str) -> None:
 @given(st.data())
 def test_no_bytes_do_more_than_raise(data: st.DataObject) -> None:
     """Any bytes of a blob changed, with a checksum that agrees: DamagedBlob, or an update that is right in itself."""
-    blobs = {name: blob for name, blob in encode(small()).items() if name == "weights/0"}
+    blobs = {name: blob for name, blob in encoded(small()).items() if name == "weights/0"}
     raw = bytearray(blobs["weights/0"])
     header = 8 + int.from_bytes(raw[:8], "little")
     for _ in range(data.draw(st.integers(1, 3))):
@@ -275,7 +274,7 @@ def test_no_bytes_do_more_than_raise(data: st.DataObject) -> None:
     ],
 )
 def test_parts_that_do_not_belong_together(change: Callable[[dict[str, bytes]], None], why: str) -> None:
-    blobs = {name: data for name, data in encode(small(), limit=60).items() if name.startswith("weights/")}
+    blobs = {name: data for name, data in encoded(small(), limit=60).items() if name.startswith("weights/")}
     change(blobs)
     with pytest.raises(DamagedBlob, match=why):
         decode(blobs, full=True)

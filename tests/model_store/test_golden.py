@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from model_store.codec import checksum, decode, encode
+from model_store.codec import checksum, decode
 from model_store.signature import sign, verify
 from model_store.version import BatchRecord, BlobRef, KafkaIds, Manifest
 from model_store.weights import Rows, Update
-from tests.model_store.worlds import assert_same, index
+from tests.model_store.worlds import assert_same, encoded, index
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -50,13 +50,13 @@ UPDATES = {"snapshot": SNAPSHOT, "delta": DELTA}
 
 
 def blobs(name: str) -> dict[str, bytes]:
-    return {f"{name}-{blob.replace('/', '-')}.safetensors": data for blob, data in encode(UPDATES[name]).items()}
+    return {f"{name}-{blob.replace('/', '-')}.safetensors": data for blob, data in encoded(UPDATES[name]).items()}
 
 
 def golden_manifest() -> Manifest:
     refs = {
         name: BlobRef(key=f"tidemill:blob:{checksum(data)}", bytes=len(data), checksum=checksum(data))
-        for name, data in encode(DELTA).items()
+        for name, data in encoded(DELTA).items()
     }
     return Manifest(
         version=118,
@@ -123,8 +123,8 @@ def test_the_signed_manifest() -> None:
 def test_the_format_is_written_down_with_these_very_bytes() -> None:
     """The document shows the delta's blob; what it shows must be what is written."""
     document = (GOLDEN.parents[1] / "docs" / "wire-format.md").read_text()
-    assert hexdump(encode(DELTA)["weights/0"]) in document
-    assert checksum(encode(DELTA)["weights/0"]) in document
+    assert hexdump(encoded(DELTA)["weights/0"]) in document
+    assert checksum(encoded(DELTA)["weights/0"]) in document
 
 
 def hexdump(data: bytes) -> str:
@@ -143,4 +143,4 @@ if __name__ == "__main__":
             (GOLDEN / file).write_bytes(data)
     (GOLDEN / "manifest.json").write_bytes(golden_manifest().to_json())
     (GOLDEN / "manifest-signed.json").write_bytes(sign(golden_manifest().to_json(), KEY))
-    print(hexdump(encode(DELTA)["weights/0"]), checksum(encode(DELTA)["weights/0"]), sep="\n\n")
+    print(hexdump(encoded(DELTA)["weights/0"]), checksum(encoded(DELTA)["weights/0"]), sep="\n\n")

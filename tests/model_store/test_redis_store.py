@@ -8,7 +8,6 @@ from contextlib import closing
 import pytest
 
 from model_store.chain import ancestors, load, newest_whole
-from model_store.codec import encode
 from model_store.errors import DamagedManifest, Incomplete, LeaseLost, StoreUnavailable
 from model_store.keys import Keys
 from model_store.lease import LeaseKeeper
@@ -16,7 +15,7 @@ from model_store.redis_blobs import UNPUBLISHED_SECONDS
 from model_store.redis_connection import RedisConnection, connect
 from model_store.redis_store import LINGER_SECONDS, RedisStore
 from model_store.version import BlobRef
-from tests.model_store.worlds import assert_same, manifest, publish, small, state_of
+from tests.model_store.worlds import assert_same, encoded, manifest, publish, small, state_of
 from tests.redis_server import free_port, redis_server
 
 
@@ -70,14 +69,14 @@ def test_every_key_is_documented_and_in_the_models_slot(store: RedisStore, conne
 
 
 def test_what_is_never_published_goes_by_itself(store: RedisStore, connection: RedisConnection) -> None:
-    refs = store.put_blobs(encode(small()))
+    refs = store.put_blobs(encoded(small()))
     assert all(0 < each <= UNPUBLISHED_SECONDS for each in left(connection, refs))
     lease = store.acquire("one", 30)
     assert lease is not None
     store.publish(manifest(1, blobs=refs), lease)
     assert left(connection, refs) == {-1}
     # put once more for a version that never comes: it must not go with that one
-    store.put_blobs(encode(small()))
+    store.put_blobs(encoded(small()))
     assert left(connection, refs) == {-1}
 
 
@@ -85,7 +84,7 @@ def test_a_refused_version_leaves_its_blobs_to_go(store: RedisStore, connection:
     lease = store.acquire("one", 30)
     assert lease is not None
     store.release(lease)
-    refs = store.put_blobs(encode(small()))
+    refs = store.put_blobs(encoded(small()))
     with pytest.raises(LeaseLost):
         store.publish(manifest(1, blobs=refs), lease)
     assert all(0 < each <= UNPUBLISHED_SECONDS for each in left(connection, refs))
@@ -201,7 +200,7 @@ def test_putting_a_damaged_blob_again_mends_it(store: RedisStore, connection: Re
     for ref in refs.values():
         connection.call("SETRANGE", ref.key, ref.bytes // 2, b"\xff\xff")
     assert newest_whole(store) is None
-    store.put_blobs(encode(small()))
+    store.put_blobs(encoded(small()))
     assert newest_whole(store) is not None
 
 
@@ -266,7 +265,7 @@ def test_a_server_that_is_full(store: RedisStore, connection: RedisConnection) -
     lease = store.acquire("one", 30)
     assert lease is not None
     publish(store, lease, 1, None, small())
-    refs = store.put_blobs(encode(small(2)))
+    refs = store.put_blobs(encoded(small(2)))
     connection.call("CONFIG", "SET", "maxmemory", "1")
     try:
         with pytest.raises(StoreUnavailable, match="maxmemory"):

@@ -5,12 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.chain import load
-from model_store.codec import encode
 from model_store.memory_store import MemoryStore
 from model_store.retention import plan, retire
 from model_store.version import Kind, Summary
 from model_store.weights import Update
-from tests.model_store.worlds import assert_same, manifest, small, state_of
+from tests.model_store.worlds import assert_same, encoded, manifest, small, state_of
 
 NOW = 10_000.0
 
@@ -120,7 +119,7 @@ def test_what_anybody_may_be_reading_can_be_read(steps: list[tuple[str, int, flo
             update = small(version, full=what == "s")
             updates[version] = [update] if what == "s" else [*updates[version - 1], update]
             made = manifest(version, version - 1 or None, kind="snapshot" if what == "s" else "delta", created=now)
-            store.publish(made.model_copy(update={"blobs": store.put_blobs(encode(update))}), lease)
+            store.publish(made.model_copy(update={"blobs": store.put_blobs(encoded(update))}), lease)
             reading[version] = now + held
         elif what == "m":
             store.move(len(updates), "", lease=lease)

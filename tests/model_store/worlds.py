@@ -11,11 +11,13 @@ from model_store.store import ModelStore
 from model_store.version import BatchRecord, BlobRef, KafkaIds, Kind, Manifest, timestamp
 from model_store.weights import Array, Rows, State, Update
 
+LOGARITHMS = {"item/popularity"}
+
 # name -> (dtype, shape of a row); strings where the dtype is None
 TABLES: dict[str, tuple[str | None, tuple[int, ...]]] = {
     "item/id": (None, ()),
     "item/row": ("float32", (4,)),
-    "item/popularity": ("float64", ()),
+    "item/popularity": ("float64", ()),  # logarithms
     "item/flag": ("bool", ()),
     "trainer/item/adagrad": ("float32", ()),
     "trainer/user/id": (None, ()),
@@ -148,7 +150,12 @@ def publish(
     store: ModelStore, lease: Lease, version: int, parent: int | None, update: Update, *, digest: str = "c0ffee"
 ) -> Manifest:
     """Blobs, then the manifest."""
-    refs = store.put_blobs(encode(update))
+    refs = store.put_blobs(encoded(update))
     made = manifest(version, parent, kind="snapshot" if update.full else "delta", blobs=refs, digest=digest)
     store.publish(made, lease)
     return made
+
+
+def encoded(update: Update, **options: int) -> dict[str, bytes]:
+    """As `encode`, with the one table of these worlds that holds logarithms."""
+    return encode(update, logarithms=LOGARITHMS, **options)

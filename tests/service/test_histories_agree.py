@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from consumers.batcher import MicroBatcher
 from consumers.decode import DecodeRules, decode
 from consumers.records import Record, TopicPartition
+from service.model.config import ItemsConfig
 from service.model.history import LATEST, HistoryRule
 from service.model.item_table import ItemTable
 from service.scoring.user_history import UserHistory, decode_history
 from service.training.intake import take_events, take_items
 from service.training.user_table import UserTable
 from tests.consumers.samples import NOW_MS, event_json
+
+ITEMS = ItemsConfig(remember_unlisted=True)
 
 STAMP = b"0123456789abcdef"
 WEIGHTS = {"view": 1.0, "purchase": 3.0, "open": 0.0, "dislike": -1.0, "search": 0.5}
@@ -85,7 +88,7 @@ def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outc
     batcher = MicroBatcher(batch_events, 1e9, types, lambda: 0.0)
     batches = batcher.add(decode(records, DecodeRules(event_types=rule.event_weights), NOW_MS))
     batches += [last for last in [batcher.flush()] if last is not None]
-    items, users, clock = ItemTable(), Recording(rule.length), 0
+    items, users, clock = ItemTable(ITEMS), Recording(rule.length), 0
     outcome = Outcome()
     for batch in batches:
         taken = take_items(items, batch, clock, None)

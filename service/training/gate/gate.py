@@ -18,7 +18,7 @@ No I/O and no clock: time is counted in ranked events.
 import math
 from dataclasses import dataclass, field
 
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
 from service.training.gate.norms import Norms
 
 

@@ -9,10 +9,10 @@ from model_store.store import ModelStore
 from model_store.weights import State, Update
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
 from service.training.gate.gate import Gate, GateRules, Verdict
-from service.training.gate.norms import ROWS, Norms, NormTracker
-from service.training.reference import Reference, own
+from service.training.gate.norms import Norms, NormTracker
+from service.training.reference import Reference
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +39,17 @@ class GateKeeper:
         self.version: int | None = None  # the reference's; None until there is one
         self._store, self._lease, self._metrics, self._health = store, lease, metrics, health
         self._gate = Gate(rules, opened=opened, events=events)
-        self._norms = NormTracker()
-        self._changes = Changes(own)  # since the reference
+        self._norms = NormTracker(reference.traits.learned)
+        self._changes = Changes(reference.owns)  # since the reference
         self._unnamed = False  # the store has not taken the reference's alias yet
 
     def begin(self, state: State, version: int, reference: State | None) -> None:
         """state: what learning goes on from. version: the reference, and its state where that is another."""
-        everything = (reference or state).snapshot(own)
-        self._norms.measure(State(), state.snapshot(own))
-        self._take(everything, NormTracker().measure(State(), everything), version)
+        everything = (reference or state).snapshot(self.reference.owns)
+        self._norms.measure(State(), state.snapshot(self.reference.owns))
+        self._take(everything, NormTracker(self.reference.traits.learned).measure(State(), everything), version)
         if reference is not None:
-            self._changes.add(state.snapshot(own))  # what differs is not known, so everything may
+            self._changes.add(state.snapshot(self.reference.owns))  # what differs is not known, so everything may
 
     def judge(self, before: State, update: Update, measured: PairedSums, events: int, *, reverted: bool) -> Verdict:
         """What is to become of the version that `update` makes.
@@ -86,7 +86,7 @@ class GateKeeper:
     def _take(self, update: Update, norms: Norms, version: int) -> None:
         self.reference.apply(update)
         self._gate.advanced(norms)
-        self._norms.settled = update.tables[ROWS].size if ROWS in update.tables else self._norms.settled
+        self._norms.settle(update)
         self.version = version
 
     def _name_reference(self) -> None:

@@ -1,17 +1,12 @@
-"""The weights of a version in four numbers, kept at the cost of what changes.
-
-What is measured is named in one place, here: the rows of items, and the parameters that every list depends on.
-"""
+"""The weights of a version in four numbers, kept at the cost of what changes."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_store.weights import State, Update
-
-ROWS = "item/row"
-DENSE = "network/"
+from model_store.weights import Rows, State, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +25,57 @@ class Norms:
 
 
 class NormTracker:
-    """Keeps the norms of a growing state at the cost of what changes."""
+    """Keeps the norms of a growing state. `learned`: the tables and tensors that gradients change."""
 
-    def __init__(self) -> None:
-        self._row_squares = 0.0
-        self.settled = 0  # rows below have been learned for a while; the first steps of a new one are long
+    def __init__(self, learned: Collection[str]) -> None:
+        self._learned = learned
+        self._squares: dict[str, float] = {}  # of all rows, by table
+        self._sizes: dict[str, int] = {}
+        self._settled: dict[str, int] = {}  # rows below have been learned for a while; a new one's first steps are long
+
+    def settle(self, update: Update) -> None:
+        """The rows that are there now have been learned for long enough to move little."""
+        self._settled |= {name: rows.size for name, rows in update.tables.items() if name in self._learned}
 
     def measure(self, before: State, update: Update) -> Norms:
         """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
-        rows = update.tables.get(ROWS)
-        size = 0
-        moved = 0
-        if not math.isfinite(self._row_squares):
-            self._row_squares = _squares_of(before)
-        if rows is not None:
-            size = rows.size
-            new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
-            squares = np.square(new).sum(1)  # [n]
-            if update.full or ROWS not in before.tables:
-                self._row_squares = float(squares.sum())
-            else:
-                old_size = before.tables[ROWS]
-                known = rows.index < old_size
-                old = np.asarray(before.table(ROWS))[rows.index[known]].astype(np.float64)
-                old_squares = np.square(old).sum(1)
-                old_squares[~np.isfinite(old_squares)] = 0.0
-                self._row_squares += float(squares.sum()) - float(old_squares.sum())
-                far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
-                moved = int(far[rows.index[known] < self.settled].sum())
-        dense = [tensor for name, tensor in update.tensors.items() if name.startswith(DENSE)]
+        if update.full:
+            self._squares, self._sizes = {}, {}
+        moved = sum(
+            self._measure(name, rows, before, update.full)
+            for name, rows in sorted(update.tables.items())
+            if name in self._learned
+        )
+        squares, size, settled = (sum(each.values()) for each in (self._squares, self._sizes, self._settled))
+        dense = [tensor for name, tensor in update.tensors.items() if name in self._learned]
         dense_squares = sum(float(np.square(tensor.astype(np.float64)).sum()) for tensor in dense)
         return Norms(
-            row_norm=math.sqrt(max(self._row_squares, 0.0) / size) if size else 0.0,
+            row_norm=math.sqrt(max(squares, 0.0) / size) if size else 0.0,
             dense_norm=math.sqrt(dense_squares),
-            rows_moved=moved / self.settled if self.settled else 0.0,
-            finite=math.isfinite(self._row_squares) and math.isfinite(dense_squares),
+            rows_moved=moved / settled if settled else 0.0,
+            finite=math.isfinite(squares) and math.isfinite(dense_squares),
         )
 
+    def _measure(self, name: str, rows: Rows, before: State, full: bool) -> int:
+        """Takes the rows of a table in; how many settled ones moved by more than half their length at once."""
+        new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
+        squares = np.square(new).sum(1)  # [n]
+        self._sizes[name] = rows.size
+        if full or name not in before.tables:
+            self._squares[name] = float(squares.sum())
+            return 0
+        if not math.isfinite(self._squares.get(name, math.inf)):
+            self._squares[name] = _squares_of(before, name)
+        known = rows.index < before.tables[name]
+        old = np.asarray(before.table(name))[rows.index[known]].astype(np.float64)
+        old_squares = np.square(old).sum(1)
+        old_squares[~np.isfinite(old_squares)] = 0.0
+        self._squares[name] += float(squares.sum()) - float(old_squares.sum())
+        far = np.square(new[known] - old).sum(1) > 0.25 * old_squares
+        return int(far[rows.index[known] < self._settled.get(name, 0)].sum())
 
-def _squares_of(state: State) -> float:
+
+def _squares_of(state: State, name: str) -> float:
     """Of the rows that are finite: the others are about to be replaced, or are met again as not finite."""
-    squares = np.square(np.asarray(state.table(ROWS), dtype=np.float64)).sum(1)
+    squares = np.square(np.asarray(state.table(name), dtype=np.float64)).sum(1)
     return float(squares[np.isfinite(squares)].sum())

@@ -9,7 +9,9 @@ from model_store.changes import Changes
 from model_store.codec import TRAINER_GROUP, group_of
 from model_store.version import BatchRecord, KafkaIds
 from model_store.weights import State, Update
-from service.training.evaluation import PairedSums
+from service.model.config import ModelConfig
+from service.training.configuration import config_digest
+from service.training.evaluation.measures import PairedSums
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Origin:
     config_digest: str
     config: Mapping[str, Any]
     environment: Mapping[str, str | int]
+
+    @classmethod
+    def of(cls, run_id: str, kafka: KafkaIds, config: ModelConfig, environment: Mapping[str, str | int]) -> "Origin":
+        return cls(run_id, kafka, config_digest(config), config.to_json(), environment)
+
+    def making(self, config: ModelConfig) -> "Origin":
+        """The same run, making a model of this configuration."""
+        return Origin.of(self.run_id, self.kafka, config, self.environment)
 
 
 def for_trainers(name: str) -> bool:

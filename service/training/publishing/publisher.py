@@ -72,9 +72,12 @@ class Publisher:
         self._stopping = threading.Event()
         self._retry = Retry(self._stopping, metrics=metrics, health=health)
         pointer = Pointer(store, lease, rules.promote_after_s, metrics=metrics, clock=clock)
-        self._releaser = Releaser(store, lease, origin, self._draft, self._lineage, pointer, self._retry)
+        self._releaser = Releaser(
+            store, lease, origin, self._draft, self._lineage, pointer, self._retry, reference.traits.logarithms
+        )
         self._submitted_at, self._asked_at = -1e9, clock()
         self._under_way: tuple[Candidate, Future[Outcome]] | None = None
+        self._pending = 0  # batches of the candidate under way, until they are in the lineage
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         if standing.parent is not None:
@@ -101,6 +104,7 @@ class Publisher:
                 raise RuntimeError("a version is under way already")
             outcome: Future[Outcome] = Future()
             self._under_way = candidate, outcome
+            self._pending = len(candidate.batches)
             self._submitted_at = self._clock()
             self._wake.notify_all()
         return outcome
@@ -125,6 +129,11 @@ class Publisher:
     def version(self) -> int:
         """The highest version number ever given."""
         return self._lineage.newest
+
+    @property
+    def unpublished(self) -> int:
+        """How many of the micro-batches that were handed over no version holds yet."""
+        return len(self._lineage.batches) + self._pending
 
     def checkpoint(self, version: int) -> tuple[int, State]:
         """A version as it was published, or the newest one before it that holds the trainer's own state: weights are of
@@ -185,6 +194,7 @@ class Publisher:
         )
         self._draft.add(candidate)
         self._lineage.add(candidate.batches)
+        self._pending = 0
         if self._lineage.in_doubt:
             self._retry.until_done(lambda: self._lineage.settle(self._store.newest()))
         metrics = {**candidate.metrics, **verdict.norms.figures()}

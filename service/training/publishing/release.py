@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from consumers.records import by_topic
@@ -11,6 +11,7 @@ from model_store.errors import Incomplete, InvalidUpdate, NoSuchVersion
 from model_store.lease import Lease
 from model_store.store import ModelStore
 from model_store.version import Kind, Manifest, timestamp
+from model_store.weights import Update
 from service.training.publishing.candidate import Origin
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
@@ -38,10 +39,12 @@ class Releaser:
         lineage: Lineage,
         pointer: Pointer,
         retry: Retry,
+        logarithms: Collection[str],
     ) -> None:
+        """`logarithms`: names of the tables in which -inf is a number."""
         self._store, self._lease, self._origin = store, lease, origin
         self._draft, self._lineage = draft, lineage
-        self._pointer, self._retry = pointer, retry
+        self._pointer, self._retry, self._logarithms = pointer, retry, logarithms
 
     def release(self, kind: Kind, metrics: Mapping[str, float], why_not: str | None, *, checkpoint: bool) -> Release:
         """The next version, with everything that has changed since the one before, and the pointer at it unless there
@@ -53,7 +56,7 @@ class Releaser:
         checkpoint = checkpoint or kind == "snapshot"
         changed = self._draft.take(checkpoint=checkpoint)
         try:
-            blobs = encode(self._draft.state.snapshot() if kind == "snapshot" else changed)
+            blobs = self._encoded(self._draft.state.snapshot() if kind == "snapshot" else changed)
         except InvalidUpdate:
             self._draft.give_back(changed)
             raise
@@ -82,9 +85,13 @@ class Releaser:
                     self._retry.failed(error)
                     kind, checkpoint = "snapshot", True
                     self._draft.take(checkpoint=True)
-                    blobs = encode(self._draft.state.snapshot())
+                    blobs = self._encoded(self._draft.state.snapshot())
         self._lineage.released(manifest)
         return Release(manifest, sum(len(blob) for blob in blobs.values()))
+
+    def _encoded(self, update: Update) -> dict[str, bytes]:
+        """Raises: InvalidUpdate."""
+        return encode(update, logarithms=self._logarithms)
 
     def _manifest(
         self,

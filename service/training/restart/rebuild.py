@@ -3,9 +3,9 @@
 A restarted trainer does it for what was published since its last checkpoint, and `tidemill verify` as a proof.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from consumers.kafka_source import KafkaSource
@@ -16,7 +16,8 @@ from model_store.codec import WEIGHTS_GROUP, checksum, encode
 from model_store.errors import BrokenChain
 from model_store.version import BatchRecord, Manifest
 from model_store.weights import TRAINER, State, Update
-from service.training.configuration import LIMITS
+from service.model.formats import as_flat, is_flat
+from service.training.configuration import config_of
 from service.training.learner import Learner
 from service.training.progress import Progress
 
@@ -51,11 +52,6 @@ def from_kafka(
     return open_reader
 
 
-def limits_of(manifest: Manifest) -> dict[str, Any]:
-    """What may differ from version to version of the learner's configuration."""
-    return {name: manifest.config[name] for name in LIMITS if name in manifest.config}
-
-
 def resets(manifests: Sequence[Manifest]) -> set[int]:
     """The versions whose weights are gone back to on the way through these."""
     back = {batch.weights_of_version for manifest in manifests for batch in manifest.batches}
@@ -82,7 +78,7 @@ def rebuild(
     passed: dict[int, State] = {}
     for manifest in manifests:
         prepare(manifest)
-        learner.config = replace(learner.config, **limits_of(manifest))
+        learner.limits = config_of(manifest).limits
         for record in manifest.batches:
             batch = read(record)
             result = learner.learn(batch, int(record.replay))
@@ -96,10 +92,10 @@ def rebuild(
         if manifest.version in targets:
             passed[manifest.version] = State()
             passed[manifest.version].apply(learner.snapshot())
-        yield Rebuilt(manifest, _same(manifest, update), update)
+        yield Rebuilt(manifest, _same(manifest, update, learner.recommender.traits.logarithms), update)
 
 
-def _same(manifest: Manifest, update: Update) -> bool | None:
+def _same(manifest: Manifest, update: Update, logarithms: Collection[str]) -> bool | None:
     if manifest.kind != "delta":
         return None
     weights = Update(
@@ -107,6 +103,8 @@ def _same(manifest: Manifest, update: Update) -> bool | None:
         tables={name: rows for name, rows in update.tables.items() if not name.startswith(TRAINER)},
         tensors={name: tensor for name, tensor in update.tensors.items() if not name.startswith(TRAINER)},
     )
-    found = {name: checksum(data) for name, data in encode(weights).items()}
+    if is_flat(manifest.config):
+        weights = as_flat(weights)
+    found = {name: checksum(data) for name, data in encode(weights, logarithms=logarithms).items()}
     published = {name: ref.checksum for name, ref in manifest.blobs.items() if name.startswith(WEIGHTS_GROUP)}
     return found == published

@@ -1,7 +1,7 @@
 """Where a trainer begins: at version 1 of a new model, or where the newest version of an old one had come to."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -14,14 +14,15 @@ from model_store.store import CHALLENGER, ModelStore
 from model_store.version import BatchRecord, KafkaIds, Manifest
 from model_store.weights import State
 from service.metrics import TrainerMetrics
+from service.model.config import ModelConfig
+from service.model.formats import upgraded_state
 from service.process import Fatal
-from service.training.configuration import LIMITS, compute_as, differences
+from service.training.configuration import compute_as, config_of, continued, differences
 from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
 from service.training.progress import Progress
 from service.training.publishing.candidate import Origin, Standing, for_trainers
-from service.training.restart.rebuild import OpenReader, limits_of, rebuild
+from service.training.restart.rebuild import OpenReader, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,13 @@ class Beginning:
     learner: Learner
     progress: Progress
     standing: Standing
+    origin: Origin  # with the configuration of the model that goes on
 
 
 def begin(
     store: ModelStore,
-    config: LearnerConfig,
+    config: ModelConfig,
+    device: str,
     origin: Origin,
     open_reader: OpenReader,
     *,
@@ -55,18 +58,21 @@ def begin(
     if found is None:
         if newest and not fresh:
             raise Fatal(_nothing_to_continue(store, newest))
-        return Beginning(Learner(config), Progress(), Standing(newest=newest))
+        return Beginning(Learner(config, device), Progress(), Standing(newest=newest), origin)
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
-    _check_configuration(found.manifest, origin)
+    config = _continued(found.manifest, config)
+    origin = origin.making(config)
+    _say_differences(found.manifest, origin)
     _check_kafka(found.manifest.kafka, origin.kafka, found.version)
     log.info("continuing from version %d: %d events learned", found.version, found.manifest.events_trained)
-    return _learned_again(store, config, origin, found, newest, open_reader, metrics)
+    return _learned_again(store, config, device, origin, found, newest, open_reader, metrics)
 
 
 def _learned_again(
     store: ModelStore,
-    config: LearnerConfig,
+    config: ModelConfig,
+    device: str,
     origin: Origin,
     found: Found,
     newest: int,
@@ -77,8 +83,9 @@ def _learned_again(
 
     Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
     """
-    state, parent, batches, unsaved = found.state, found.manifest, list[BatchRecord](), Changes(for_trainers)
-    learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+    state, parent = upgraded_state(found.state), found.manifest
+    batches, unsaved = list[BatchRecord](), Changes(for_trainers)
+    learner, progress = Learner.restore(config, state, device), Progress.of(found.manifest)
     whole, threads = not found.skipped, torch.get_num_threads()
     if since := _published_since(store, found, newest):
         log.info("learning again what versions %d to %d had learned", since[0].version, since[-1].version)
@@ -101,15 +108,16 @@ def _learned_again(
                 batches += step.manifest.batches
                 if whole:
                     parent, batches = step.manifest, []
-            if batches and any(replace(config, **limits_of(manifest)) != config for manifest in since):
+            if batches and any(config_of(manifest).limits != config.limits for manifest in since):
                 raise BrokenChain("they would have to be published anew, and were learned within other limits")
         except (EventsGone, Damaged, NoSuchVersion) as error:
             log.error("what was published after version %d cannot be learned again: %s", found.version, error)
             log.error("so learning goes on from version %d", found.version)
-            state, parent, batches, unsaved = load(store, found.version), found.manifest, [], Changes(for_trainers)
-            learner, progress = Learner.restore(config, state), Progress.of(found.manifest)
+            state, parent = upgraded_state(load(store, found.version)), found.manifest
+            batches, unsaved = [], Changes(for_trainers)
+            learner, progress = Learner.restore(config, state, device), Progress.of(found.manifest)
     torch.set_num_threads(threads)
-    learner.config = config
+    learner.limits = config.limits
     progress.batches = []
     opened = CHALLENGER not in store.aliases() or store.pinned() is not None
     reference = None if opened else _reference(store)
@@ -125,7 +133,7 @@ def _learned_again(
         opened=opened,
         reference=reference,
     )
-    return Beginning(learner, progress, standing)
+    return Beginning(learner, progress, standing, origin)
 
 
 def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
@@ -155,22 +163,27 @@ def _reference(store: ModelStore) -> tuple[int, State] | None:
     if version is None:
         return None
     try:
-        return version, load(store, version, readers=True)
+        return version, upgraded_state(load(store, version, readers=True))
     except (Damaged, NoSuchVersion) as error:
         log.error("the gate's reference, version %d, cannot be read: %s", version, error)
         return None
 
 
-def _check_configuration(manifest: Manifest, origin: Origin) -> None:
-    """Other limits, libraries and machines are sound: it goes on from what is there. Anything else is another model."""
-    changed = differences(manifest.config, origin.config)
-    if manifest.config_digest == origin.config_digest:
-        if changed := [*changed, *differences(manifest.environment, origin.environment)]:
-            log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
-        return
-    changed = [each for each in changed if not each.startswith(LIMITS)]
-    what = ", ".join(changed) or "the order of event types"
-    raise Fatal(f"version {manifest.version} was made with other settings ({what}); put them back, or {ANEW}")
+def _continued(manifest: Manifest, wanted: ModelConfig) -> ModelConfig:
+    """Raises: Fatal where the settings ask for another model."""
+    try:
+        return continued(config_of(manifest), wanted)
+    except ValueError as error:
+        raise Fatal(
+            f"version {manifest.version} was made with other settings ({error}); put them back, or {ANEW}"
+        ) from None
+
+
+def _say_differences(manifest: Manifest, origin: Origin) -> None:
+    """Other limits, libraries and machines are sound: it goes on from what is there."""
+    changed = differences(config_of(manifest).to_json(), origin.config)
+    if changed := [*changed, *differences(manifest.environment, origin.environment)]:
+        log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
 
 
 def _nothing_to_continue(store: ModelStore, newest: int) -> str:

@@ -8,11 +8,14 @@ import numpy as np
 from consumers.micro_batch import MicroBatch
 from consumers.records import by_topic, from_topics
 from model_store.chain import ancestors, load
+from model_store.errors import BrokenChain
 from model_store.store import ModelStore
 from model_store.version import BatchRecord, Manifest
 from model_store.weights import TRAINER, Array, State, Update
+from service.model.config import ModelConfig
+from service.model.formats import upgraded
 from service.process import Fatal
-from service.training.configuration import config_of
+from service.training.configuration import config_of, continued
 from service.training.learner import Learner
 from service.training.progress import Progress
 from service.training.restart.rebuild import ReadBatch, rebuild, resets
@@ -94,10 +97,11 @@ def verify(
     Raises: Fatal, Damaged (what is stored cannot be read), EventsGone, NoAnswer.
     """
     if route.base is None:
-        learner, made = Learner(config_of(route.version.config, device)[0]), Progress()
+        learner, made = Learner(config_of(route.version), device), Progress()
     else:
-        config, _ = config_of(route.base.config, device)
-        learner, made = Learner.restore(config, load(store, route.base.version)), Progress.of(route.base)
+        config = _on_the_way(route)
+        learner = Learner.restore(config, load(store, route.base.version), device)
+        made = Progress.of(route.base)
     learner.evaluate_sample = 0  # nothing is measured, and nothing learned depends on it
     before, departs_at, done = made.events_trained, None, 0
 
@@ -111,7 +115,7 @@ def verify(
         if step.same is False and departs_at is None:
             departs_at = step.manifest.version
     version = route.version
-    published = load(store, version.version).snapshot(None if version.checkpoint else _for_readers)
+    published = upgraded(load(store, version.version).snapshot(None if version.checkpoint else _for_readers))
     again = State()
     again.apply(learner.snapshot())
     difference = first_difference(published, again)
@@ -124,6 +128,19 @@ def verify(
         tables=len(published.tables) + len(published.tensors),
         values=sum(v.size if isinstance(v, np.ndarray) else len(v) for v in [*values, *published.tensors.values()]),
     )
+
+
+def _on_the_way(route: Route) -> ModelConfig:
+    """The configuration to learn with from the route's base on. Event types may have come on the way: they are those
+    of the version in question, by which its events are read."""
+    assert route.base is not None
+    try:
+        return continued(config_of(route.base), config_of(route.version))
+    except ValueError as error:
+        raise BrokenChain(
+            f"version {route.version.version} is of another configuration than {route.base.version} ({error})",
+            route.version.version,
+        ) from None
 
 
 def first_difference(published: Update, again: State) -> str | None:

@@ -149,7 +149,7 @@ def test_says_how_to_publish_and_read(up: list[Running], tmp_path: Path) -> None
     running.until_children(2)
     assert until(lambda: "Ctrl-C" in running.text)
     assert running.end() == 0
-    assert f"TIDEMILL_KAFKA_BOOTSTRAP={running.kafka} tidemill replay /dev/stdin" in running.text
+    assert f"TIDEMILL_KAFKA_BOOTSTRAP={running.kafka} tidemill replay -" in running.text
     assert f"TIDEMILL_REDIS_URL=redis://{running.redis_address}/0 tidemill recs u1" in running.text
 
 

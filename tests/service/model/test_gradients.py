@@ -5,11 +5,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.model.config import BlendConfig
 from service.model.contexts import Contexts
+from service.model.encoders.decay import decay_parameters, normalise
 from service.model.losses import CHUNK, Sample, sampled_softmax, stable_order
-from service.model.network import Dense, Shape, normalise
+from service.model.parameters import Parameters
+from service.model.ranker import Blend
 
-SHAPE = Shape(dim=6, history=5, hidden=7, half_lives=2)
+DIM, LENGTH, FEATURES = 6, 5, 2
+
+
+def parameters(seed: int, spread: float) -> tuple[Parameters, Blend]:
+    """Of the encoder and of the blend, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    dense, blend = decay_parameters(DIM, 7, LENGTH), Blend(BlendConfig(), FEATURES, LENGTH)
+    for vector in (dense.vector, blend.parameters.vector):
+        vector.copy_(torch.randn(vector.shape, generator=generator) * spread)
+    return dense, blend
 
 
 def plain_loss(
@@ -22,7 +34,7 @@ def plain_loss(
     sample: Sample,
     bucket: np.ndarray,
 ) -> Tensor:
-    """The same loss, one context and one candidate at a time, as the docstrings of losses.py and network.py have it."""
+    """The same loss, one context and one candidate at a time, as the docstrings of losses.py and ranker.py have it."""
     unit = rows / rows.norm(dim=1, keepdim=True)
     total = torch.zeros((), dtype=rows.dtype)
     for b, history in enumerate(histories):
@@ -56,11 +68,10 @@ def test_hand_gradients_are_autograd_s(contexts: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     items = 12
-    dense = Dense(SHAPE)
-    dense.vector.copy_(torch.randn(dense.vector.shape, generator=generator) * 0.5)
-    rows = torch.randn(items, SHAPE.dim, generator=generator)
-    features = torch.randn(items, SHAPE.half_lives, generator=generator)
-    histories = rng.integers(-1, items, (contexts, SHAPE.history)).astype(np.int32)
+    dense, blend = parameters(seed, 0.5)
+    rows = torch.randn(items, DIM, generator=generator)
+    features = torch.randn(items, FEATURES, generator=generator)
+    histories = rng.integers(-1, items, (contexts, LENGTH)).astype(np.int32)
     histories[:, -1] = np.maximum(histories[:, -1], 0)
     target = rng.integers(0, items, contexts)
     target[0] = histories[0, -1]  # a repeat
@@ -68,31 +79,32 @@ def test_hand_gradients_are_autograd_s(contexts: int, seed: int) -> None:
     sample = Sample(np.array([1, 4, 5, 11]), rng.normal(size=4).astype(np.float32))
     context = Contexts.of(histories)
     unit, norm = normalise(rows)
-    got = sampled_softmax(dense, unit, norm, features, context, target, weight, sample, contexts)
+    got = sampled_softmax(dense, blend, unit, norm, features, context, target, weight, sample, contexts)
 
-    wanted = {name: view.double().clone().requires_grad_() for name, view in dense.views.items()}
+    both = dense.views | blend.parameters.views
+    wanted = {name: view.double().clone().requires_grad_() for name, view in both.items()}
     wanted_rows = rows.double().clone().requires_grad_()
     loss = plain_loss(wanted, wanted_rows, features.double(), histories, target, weight, sample, context.bucket)
     loss.backward()  # type: ignore[no-untyped-call]
     assert got.loss == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(got.rows.double(), wanted_rows.grad, rtol=1e-4, atol=1e-5)
-    for name, view in got.dense.views.items():
+    for name, view in (got.dense.views | got.blend.views).items():
         torch.testing.assert_close(view.double(), wanted[name].grad, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_replayed_contexts_teach_neither_scale_nor_prior_nor_repeat() -> None:
     rng = np.random.default_rng(0)
-    dense = Dense(SHAPE)
-    dense.vector.copy_(torch.randn(dense.vector.shape, generator=torch.Generator().manual_seed(0)))
-    unit, norm = normalise(torch.randn(9, SHAPE.dim, generator=torch.Generator().manual_seed(1)))
-    histories = rng.integers(0, 9, (4, SHAPE.history))
+    dense, blend = parameters(0, 1.0)
+    unit, norm = normalise(torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)))
+    histories = rng.integers(0, 9, (4, LENGTH))
     target = rng.integers(0, 9, 4)
     sample = Sample(np.arange(3), np.zeros(3, np.float32))
 
-    def gradient(weight: list[float], fresh: int) -> Dense:
+    def gradient(weight: list[float], fresh: int) -> dict[str, Tensor]:
         weights = np.array(weight, np.float32)
         context = Contexts.of(histories)
-        return sampled_softmax(dense, unit, norm, torch.ones(9, 2), context, target, weights, sample, fresh).dense
+        got = sampled_softmax(dense, blend, unit, norm, torch.ones(9, 2), context, target, weights, sample, fresh)
+        return got.dense.views | got.blend.views
 
     replayed, without = gradient([1, 1, 1, 1], 2), gradient([1, 1, 0, 0], 4)
     for name in ("log_scale", "prior", "repeat"):
@@ -103,18 +115,17 @@ def test_replayed_contexts_teach_neither_scale_nor_prior_nor_repeat() -> None:
 def test_chunks_make_no_difference() -> None:
     rng = np.random.default_rng(0)
     n, items = 2 * CHUNK + 3, 50
-    dense = Dense(SHAPE)
-    dense.vector.copy_(torch.randn(dense.vector.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
-    unit, norm = normalise(torch.randn(items, SHAPE.dim, generator=torch.Generator().manual_seed(1)))
+    dense, blend = parameters(0, 0.3)
+    unit, norm = normalise(torch.randn(items, DIM, generator=torch.Generator().manual_seed(1)))
     features = torch.randn(items, 2, generator=torch.Generator().manual_seed(2))
-    histories, target = rng.integers(0, items, (n, SHAPE.history)), rng.integers(0, items, n)
+    histories, target = rng.integers(0, items, (n, LENGTH)), rng.integers(0, items, n)
     sample = Sample(np.arange(0, items, 3), np.zeros(17, np.float32))
     weight = rng.random(n).astype(np.float32)
-    whole = sampled_softmax(dense, unit, norm, features, Contexts.of(histories), target, weight, sample, n)
+    whole = sampled_softmax(dense, blend, unit, norm, features, Contexts.of(histories), target, weight, sample, n)
     loss, rows = 0.0, torch.zeros_like(whole.rows)
     for part in np.array_split(np.arange(n), 7):
         of_part = sampled_softmax(
-            dense, unit, norm, features, Contexts.of(histories[part]), target[part], weight[part], sample, n
+            dense, blend, unit, norm, features, Contexts.of(histories[part]), target[part], weight[part], sample, n
         )
         loss += of_part.loss
         rows += of_part.rows
@@ -123,11 +134,12 @@ def test_chunks_make_no_difference() -> None:
 
 
 def test_large_logits_stay_finite() -> None:
-    dense = Dense(SHAPE)
-    dense["log_scale"].fill_(5.0)  # e^5 = 148 times the cosine
-    unit, norm = normalise(torch.randn(9, SHAPE.dim, generator=torch.Generator().manual_seed(1)))
+    dense, blend = decay_parameters(DIM, 7, LENGTH), Blend(BlendConfig(), FEATURES, LENGTH)
+    blend.parameters["log_scale"].fill_(5.0)  # e^5 = 148 times the cosine
+    unit, norm = normalise(torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)))
     got = sampled_softmax(
         dense,
+        blend,
         unit,
         norm,
         torch.zeros(9, 2),

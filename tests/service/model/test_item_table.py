@@ -4,14 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.changes import Touched
+from service.model.config import ItemsConfig
 from service.model.hashing import uniform_rows
 from service.model.item_table import ItemTable
 from service.model.unlisted import Unlisted
 
+ITEMS = ItemsConfig(remember_unlisted=True)
+
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 5)), max_size=40), st.integers(0, 100))
 def test_no_two_items_share_a_row(steps: list[tuple[int, int]], seed: int) -> None:
-    table, serial = ItemTable(), 0
+    table, serial = ItemTable(ITEMS), 0
     living: dict[str, int] = {}
     for clock, (add, expire) in enumerate(steps):
         ids = [f"i{serial + n}" for n in range(add)]
@@ -26,7 +29,7 @@ def test_no_two_items_share_a_row(steps: list[tuple[int, int]], seed: int) -> No
 
 
 def test_the_unused_longest_go_first_and_those_in_use_stay() -> None:
-    table = ItemTable()
+    table = ItemTable(ITEMS)
     table.add(["a", "b", "c", "d"], 1)
     table.use(np.array([0]), 5)
     assert table.expire(2, keep=np.array([1]), clock=6).tolist() == [2, 3]
@@ -39,7 +42,7 @@ ids = st.sampled_from(["a", "b", "c", "d", "e"])
 
 @given(st.lists(st.tuples(st.sampled_from(["touch", "list", "unlist", "expire", "restart"]), ids), max_size=40))
 def test_what_may_not_be_listed_outlives_its_row(steps: list[tuple[str, str]]) -> None:
-    table, listable = ItemTable(), dict[str, bool]()
+    table, listable = ItemTable(ITEMS), dict[str, bool]()
     for clock, (what, item) in enumerate(steps):
         if what == "expire":
             table.expire(2, np.empty(0, np.int64), clock)
@@ -58,7 +61,7 @@ def test_what_may_not_be_listed_outlives_its_row(steps: list[tuple[str, str]]) -
 
 
 def restored(table: ItemTable) -> ItemTable:
-    again = ItemTable()
+    again = ItemTable(ITEMS)
     again.names.load(table.names.ids)
     again.unlisted.names.load(table.unlisted.names.ids)
     for to, of in (

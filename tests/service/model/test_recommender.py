@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from model_store.weights import Rows, Update
 from service.model.contexts import BUCKETS, Contexts
-from service.model.recommender import NEVER, Recommender, best_of
+from service.model.recommender import NEVER, Recommender
+from service.model.selection import best_of
+from tests.service.model.configs import small
 
 DIM, LENGTH, HIDDEN = 4, 3, 5
+CONFIG = small(dim=DIM, length=LENGTH, hidden=HIDDEN, half_lives=(10.0, 100.0))
 
 
 def full_update(n: int, seed: int = 0, *, listable: np.ndarray | None = None, ids: list[str] | None = None) -> Update:
@@ -35,9 +38,9 @@ def full_update(n: int, seed: int = 0, *, listable: np.ndarray | None = None, id
             "network/in_bias": rng.normal(size=HIDDEN).astype(np.float32),
             "network/out_weight": rng.normal(size=(HIDDEN, DIM)).astype(np.float32),
             "network/out_bias": rng.normal(size=DIM).astype(np.float32),
-            "network/log_scale": np.full(BUCKETS, 2.0, np.float32),
-            "network/prior": rng.normal(size=(BUCKETS, 2)).astype(np.float32),
-            "network/repeat": rng.normal(size=LENGTH).astype(np.float32),
+            "blend/log_scale": np.full(BUCKETS, 2.0, np.float32),
+            "blend/prior": rng.normal(size=(BUCKETS, 2)).astype(np.float32),
+            "blend/repeat": rng.normal(size=LENGTH).astype(np.float32),
         },
     )
 
@@ -55,7 +58,7 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
     rng = np.random.default_rng(seed)
     listable = (rng.random(n) >= closed).astype(np.uint8)
     exclude = rng.random(n) < closed / 2
-    model = Recommender()
+    model = Recommender(CONFIG)
     model.load(full_update(n, seed, listable=listable))
     histories = rng.integers(-1, n, (users, width)) if n else np.full((users, width), -1)
     hide = rng.integers(-1, n, (users, 4)) if n else np.full((users, 4), -1)
@@ -86,7 +89,7 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
 def test_equal_scores_go_by_row() -> None:
     scores = torch.zeros(2, 128)
     scores[1, 5] = 1
-    rows, _ = best_of(scores, 128)
+    rows, _ = best_of(scores, 128, least=NEVER / 2)
     assert rows[0].tolist() == list(range(128))
     assert rows[1].tolist() == [5, *range(5), *range(6, 128)]
 
@@ -94,7 +97,7 @@ def test_equal_scores_go_by_row() -> None:
 @pytest.mark.parametrize("strip", [1, 20 * 64, 1 << 18])
 def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.model.recommender.STRIP", strip)
-    model = Recommender()
+    model = Recommender(CONFIG)
     model.load(full_update(200))
     histories = np.random.default_rng(1).integers(-1, 200, (20, LENGTH))
     histories[3] = -1  # nothing known: popularity alone, with many equal scores
@@ -108,7 +111,7 @@ def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("strip", [1, 1 << 18])
 def test_of_equal_scores_the_lower_row_comes_first(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.model.recommender.STRIP", strip)
-    model = Recommender()
+    model = Recommender(CONFIG)
     update = full_update(100)
     counts = Rows(np.arange(100), np.full((100, 2), -np.inf), 100)
     model.load(Update(full=True, tables={**update.tables, "item/popularity": counts}, tensors=update.tensors))
@@ -117,13 +120,13 @@ def test_of_equal_scores_the_lower_row_comes_first(strip: int, monkeypatch: pyte
 
 
 def test_a_target_that_may_not_be_listed_is_missed() -> None:
-    model = Recommender()
+    model = Recommender(CONFIG)
     model.load(full_update(40, listable=(np.arange(40) != 3).astype(np.uint8)))
     assert model.ranks(Contexts.of(np.array([[-1, 3, 3]])), np.array([3]))[0] > 10**6
 
 
 def test_deltas_change_what_they_name() -> None:
-    model = Recommender()
+    model = Recommender(CONFIG)
     model.load(full_update(40))
     other = full_update(40, seed=1)
     values = np.asarray(other.tables["item/row"].values)
@@ -147,7 +150,7 @@ def test_deltas_change_what_they_name() -> None:
 
 
 def test_a_copy_stands_alone() -> None:
-    model = Recommender()
+    model = Recommender(CONFIG)
     model.load(full_update(40))
     before = model.copy()
     model.load(full_update(40, seed=1))
@@ -156,9 +159,8 @@ def test_a_copy_stands_alone() -> None:
 
 
 def test_before_the_first_update_there_is_nothing() -> None:
-    model = Recommender()
+    model = Recommender(CONFIG)
     assert model.size == 0
-    with pytest.raises(RuntimeError, match="no full update"):
-        model.top_k(np.array([[-1]]), 5)
+    assert (model.top_k(np.array([[-1]]), 5)[0] == -1).all()
     with pytest.raises(ValueError, match="full"):
         model.load(Update(full=False))

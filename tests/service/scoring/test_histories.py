@@ -8,6 +8,7 @@ from model_store.errors import StoreUnavailable
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.scoring import histories as module
 from service.scoring.active_users import ActiveUsers
 from service.scoring.histories import Histories
@@ -50,10 +51,10 @@ class Keeper:
     def __init__(self, connection: RedisConnection, **settings: Any) -> None:
         self.lists = Flaky(connection, "t", recs_ttl_s=100, history_ttl_s=100)
         self.metrics, self.now_ms = ScorerMetrics(), NOW_MS
-        self.config: dict[str, Any] | None = None  # of the live version
+        self.live: HistoryConfig | None = None  # of the live version
         chosen = ScorerSettings(**settings)
         self.active = ActiveUsers(chosen.max_active_users)
-        rule = LiveRule(chosen, Health("scorer"), lambda: self.config)
+        rule = LiveRule(chosen, Health("scorer"), lambda: self.live)
         self.histories = Histories(self.lists, self.active, rule, chosen, self.metrics, lambda: self.now_ms)
 
     def take(self, *records: Record) -> None:
@@ -129,12 +130,12 @@ def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> N
 def test_a_live_version_says_what_a_history_holds_whatever_the_settings(keeper: Keeper) -> None:
     keeper.take(*(event("a", offset) for offset in range(3)), event("a", 3, type="watch"))
     assert keeper.active["a"].history.items == ["i0", "i1", "i2"]  # its own settings serve until there is a version
-    keeper.config = {"history": 2, "event_weights": {"watch": 1.0, "view": 0.0}}
+    keeper.live = HistoryConfig(length=2, event_weights={"watch": 1.0, "view": 0.0})
     keeper.take(event("a", 4, type="watch"), event("a", 5), event("a", 6, type="purchase"))
     history = keeper.active["a"].history
     assert (history.events_seen, history.items) == (5, ["i2", "i4"])
     assert keeper.count("events_rejected_total", reason="unknown_type") == 2
-    keeper.config = {"history": 4, "event_weights": {"view": 1.0}}  # of a model that was begun anew
+    keeper.live = HistoryConfig(length=4, event_weights={"view": 1.0})  # of a model that was begun anew
     keeper.take(*(event("a", offset) for offset in range(7, 12)))
     assert keeper.active["a"].history.items == ["i8", "i9", "i10", "i11"]
 

@@ -19,8 +19,8 @@ from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
 from service.scoring.reloader import Reloader
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
-from tests.service.scoring.worlds import Trainer, scores
+from tests.service.model.configs import small
+from tests.service.scoring.worlds import CONFIG, Trainer, scores
 
 
 class World:
@@ -53,7 +53,7 @@ class World:
         """Whether the live weights are bit for bit those of a full load of their version."""
         weights = self.reloader.weights
         assert weights is not None
-        other = Recommender()
+        other = Recommender(CONFIG)
         other.load(load(self.store, weights.version, readers=True).snapshot())
         same = scores(weights.recommender).tobytes() == scores(other).tobytes()
         return same and weights.recommender.ids == other.ids and weights.recommender.clock == other.clock
@@ -148,7 +148,7 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
     """Damage, rollbacks and retired versions, and a trainer that forgets items, deletes some and repeats itself."""
     rng = np.random.default_rng(seed)
     trainer, store = world.trainer, world.store
-    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=120))
+    trainer.learner = Learner(small(negatives=16, hidden=8, length=20, max_items=120))
     published: dict[int, bytes] = {}
     manifests: list[Manifest] = []
 
@@ -199,7 +199,7 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
 
 
 def bits(full: Update) -> bytes:
-    recommender = Recommender()
+    recommender = Recommender(CONFIG)
     recommender.load(full)
     return bits_of(recommender)
 
@@ -207,16 +207,19 @@ def bits(full: Update) -> bytes:
 def bits_of(recommender: Recommender) -> bytes:
     """All that lists depend on."""
     size = recommender.size
-    listable, unit = recommender.items.listable.array[:size], recommender.network.unit.array[:size]
-    dense, counts = recommender.network.dense.vector.numpy(), recommender.popularity.table.array[:size]
-    arrays = [a.tobytes() for a in (listable, unit, dense, counts, scores(recommender))]
-    return b"".join(arrays) + repr((recommender.ids, recommender.clock)).encode()
+    tensors = [tensor for channel in recommender.channels for tensor in channel.tensors.values()]
+    tables = [np.asarray(table.snapshot().values) for channel in recommender.channels for table in channel.tables]
+    every = [recommender.items.listable.array[:size], *tables, *tensors, *recommender.blend.tensors.values()]
+    return (
+        b"".join(array.tobytes() for array in (*every, scores(recommender)))
+        + repr((recommender.ids, recommender.clock)).encode()
+    )
 
 
 def test_forgotten_and_deleted_items_leave_every_way(world: World) -> None:
     """Who follows deltas, who loads a snapshot and the trainer agree on rows that were freed and given to others."""
     trainer = world.trainer
-    trainer.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8, max_items=50))
+    trainer.learner = Learner(small(negatives=16, hidden=8, length=20, max_items=50))
     reused = 0
     ids: list[str] = []
     for step in range(12):

@@ -13,6 +13,7 @@ from consumers.records import TopicPartition
 from consumers.source import SourceStatus
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection, connect
+from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring import scorer as module
 from service.scoring.read_offsets import COMMIT_AFTER_S
@@ -421,7 +422,7 @@ def _then(first: Callable[..., None], second: Callable[[], None]) -> Callable[..
 
 def test_histories_are_as_the_live_version_says_even_before_it_is_loaded(world: World) -> None:
     world.models = MemoryStore()  # it takes a while to load
-    worker = started(world, config={"history": 2, "event_weights": {"view": 1.0, "click": 0.0}})
+    worker = started(world, live_history=HistoryConfig(length=2, event_weights={"view": 1.0, "click": 0.0}))
     for item in ("i1", "i2", "i3"):
         world.act("a", item)
     world.act("a", "i4", type="click")

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from model_store.memory_store import MemoryStore
 from service.model.recommender import Recommender
 from service.scoring.top_k import excluded, rank
-from tests.service.scoring.worlds import Trainer
+from tests.service.scoring.worlds import CONFIG, Trainer
 
 
 def _model() -> Recommender:
     trainer = Trainer(MemoryStore())
     trainer.learn(400)
-    found = Recommender()
+    found = Recommender(CONFIG)
     found.load(trainer.learner.snapshot())
     return found
 

@@ -12,9 +12,9 @@ from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.config import HistoryConfig
 from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore
-from service.scoring.live_rule import Config
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
 from service.scoring.sweeper import Sweeper
@@ -85,7 +85,7 @@ class Worker:
         *,
         catalogue_source: MemorySource | None = None,
         log_name: str = "",
-        config: Config | None = None,
+        live_history: HistoryConfig | None = None,
         **settings: Any,
     ) -> None:
         chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
@@ -105,7 +105,7 @@ class Worker:
             metrics=self.metrics,
             health=self.health,
             stop=self.stop,
-            config=config,
+            live_history=live_history,
             other_kafka=lambda: world.other_kafka,
             clock=self.clock,
         )

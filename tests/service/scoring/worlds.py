@@ -15,8 +15,10 @@ from model_store.weights import Update
 from service.model.contexts import Contexts
 from service.model.recommender import Recommender
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
+from tests.service.model.configs import LOGARITHMS, small
 from tests.service.training.streams import micro_batch, random_events
+
+CONFIG = small(negatives=16, hidden=8, length=20)
 
 
 class Trainer:
@@ -24,7 +26,7 @@ class Trainer:
 
     def __init__(self, store: MemoryStore, seed: int = 0) -> None:
         self.store = store
-        self.learner = Learner(LearnerConfig(negatives=16, dim=8, hidden=8))
+        self.learner = Learner(CONFIG)
         self.version = 0
         self.parent: int | None = None
         self._seed = seed
@@ -68,7 +70,8 @@ class Trainer:
             events_trained=0,
             batches=batches,
             config_digest="test",
-            blobs=self.store.put_blobs(encode(update)),
+            config=self.learner.config.to_json(),
+            blobs=self.store.put_blobs(encode(update, logarithms=LOGARITHMS)),
         )
         self.store.publish(manifest, self._lease)
         self.version = self.parent = version

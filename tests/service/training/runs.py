@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
@@ -19,8 +20,8 @@ from model_store.version import BatchRecord, KafkaIds, Manifest
 from model_store.weights import Array, Rows, Update
 from service.health import Health
 from service.metrics import TrainerMetrics
-from service.training.configuration import config_digest, config_of, environment, told
-from service.training.learner_config import LearnerConfig
+from service.model.config import ModelConfig
+from service.training.configuration import config_digest, config_of, environment
 from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
@@ -29,21 +30,20 @@ from service.training.restart.rebuild import OpenReader, ReadBatch
 from service.training.restart.resume import begin
 from service.training.restart.verify import Proof, route_to, verify
 from service.training.trainer import Trainer
+from tests.service.model.configs import LOGARITHMS, small
 from tests.service.training.streams import TYPES, micro_batch, random_events
 
-CONFIG = LearnerConfig(
-    dim=8, hidden=16, history=5, negatives=16, replay_capacity=200, replay_recent=50, half_lives=(50.0, 500.0)
-)
-DIGEST = config_digest(CONFIG, TYPES)
+CONFIG = small(negatives=16)
+DIGEST = config_digest(CONFIG)
 KAFKA = KafkaIds(cluster_id="cluster", topics={"events": "first"})
 RULES = PublisherRules(
     interval_s=0.0, snapshot_interval_s=3600.0, chain_limit=100, chain_bytes_ratio=4.0, keep_snapshots=3, grace_s=60.0
 )
 
 
-def origin_of(config: LearnerConfig, **other: str | int) -> Origin:
+def origin_of(config: ModelConfig, **other: str | int) -> Origin:
     """other: what is not as here in the environment."""
-    return Origin("run", KAFKA, config_digest(config, TYPES), told(config, TYPES), environment("cpu") | other)
+    return Origin.of("run", KAFKA, config, environment("cpu") | other)
 
 
 ORIGIN = origin_of(CONFIG)
@@ -71,7 +71,8 @@ def rejects(start: int, end: int) -> MicroBatch:
 
 def remembered(*batches: MicroBatch, types: Sequence[str] = TYPES) -> OpenReader:
     """Kafka for whoever learns again: what was fed, by its ranges; event types numbered as in `types`."""
-    number = np.array([list(types).index(name) for name in TYPES], np.int16)
+    place = {name: number for number, name in enumerate(types)}
+    number = np.array([place.get(name, -1) for name in TYPES], np.int16)  # -1: not accepted, so not in any batch
     by_ranges = {tuple((r.topic, r.partition, r.start, r.end) for r in batch.ranges): batch for batch in batches}
 
     def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
@@ -88,12 +89,14 @@ def remembered(*batches: MicroBatch, types: Sequence[str] = TYPES) -> OpenReader
 def prove(store: MemoryStore, version: int, fed: Sequence[MicroBatch], start: int | None = None) -> Proof:
     """As `tidemill verify VERSION [--from START]`, with what was fed for Kafka."""
     chosen = route_to(store, version, start)
-    types = list(config_of(chosen.version.config, "cpu")[1])
+    types = list(config_of(chosen.version).history.event_weights)
     return verify(store, chosen, remembered(*fed, types=types)(chosen.manifests), "cpu")
 
 
 class FakeFeeder:
     """Hands over one step after the other, each once the one before is published; then stops the trainer."""
+
+    patience_s = 5.0  # for a version, before the next step
 
     def __init__(self, steps: Iterable[Step], publisher: Publisher, stop: threading.Event) -> None:
         self._steps, self._publisher, self._stop = iter(steps), publisher, stop
@@ -102,7 +105,7 @@ class FakeFeeder:
 
     def receive(self, timeout_s: float) -> MicroBatch | FeederStatus | None:
         assert not self.stopped
-        self._publisher.wait_idle(5.0)
+        self._publisher.wait_idle(self.patience_s)
         step = next(self._steps, None)
         if step is None:
             self._stop.set()
@@ -138,10 +141,11 @@ class Run:
         *,
         fresh: bool = False,
         rules: PublisherRules = RULES,
-        config: LearnerConfig = CONFIG,
+        config: ModelConfig = CONFIG,
         replay: int = 1,
         log: OpenReader | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
         **environment: str | int,
     ) -> None:
         """log: where events can be read again. environment: what differs from here."""
@@ -149,13 +153,13 @@ class Run:
         self.store, self.lease = store, hold(store)
         self.metrics, self.health, self.stop = TrainerMetrics(), Health("trainer"), threading.Event()
         self.keeper = LeaseKeeper(store, self.lease, 3600.0)
-        self.beginning = begin(store, config, origin, log or remembered(), fresh=fresh, metrics=self.metrics)
+        self.beginning = begin(store, config, "cpu", origin, log or remembered(), fresh=fresh, metrics=self.metrics)
         self.learner, self.progress = self.beginning.learner, self.beginning.progress
         self.publisher = Publisher(
             store,
             self.lease,
             rules,
-            origin,
+            self.beginning.origin,
             self.beginning.standing,
             Reference(self.learner.recommender),
             metrics=self.metrics,
@@ -163,7 +167,7 @@ class Run:
         )
         self.feeders: list[FakeFeeder] = []
         self.started_at: list[dict[object, int]] = []
-        self._replay, self._other_kafka = replay, other_kafka
+        self._replay, self._other_kafka, self._clock = replay, other_kafka, clock
 
     def go(self, *lives: Sequence[Step]) -> "Run":
         """Runs until the last step; each life is what one feeder hands over."""
@@ -188,6 +192,7 @@ class Run:
             health=self.health,
             stop=self.stop,
             other_kafka=self._other_kafka,
+            clock=self._clock,
         )
         self.publisher.start()
         try:
@@ -230,7 +235,7 @@ def doctor(store: MemoryStore, version: int, name: str, row: int = 0) -> None:
         else:
             values = _flipped(rows.values, at)
         tables[name] = Rows(rows.index, values, rows.size)
-    refs = store.put_blobs(encode(Update(update.full, tables, tensors)))
+    refs = store.put_blobs(encode(Update(update.full, tables, tensors), logarithms=LOGARITHMS))
     store.tamper(manifest=(version, manifest.model_copy(update={"blobs": refs}).to_json()))
 
 

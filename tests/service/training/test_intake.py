@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import ItemChange, MicroBatch
+from service.model.config import ItemsConfig
 from service.model.item_table import ItemTable
 from service.training.intake import Events, Items, seen_earlier, take_events, take_items
 from service.training.user_table import UserTable
 from tests.service.training.streams import clicks, micro_batch, random_events
+
+ITEMS = ItemsConfig(remember_unlisted=True)
 
 WEIGHTS = tuple(DEFAULT_EVENT_WEIGHTS.values())
 
@@ -19,7 +22,7 @@ class Taker:
     """Takes one batch after the other, as a learner does."""
 
     def __init__(self, length: int = 5, max_items: int | None = None, max_users: int | None = None) -> None:
-        self.items, self.users, self.clock = ItemTable(), UserTable(length), 0
+        self.items, self.users, self.clock = ItemTable(ITEMS), UserTable(length), 0
         self._max_items, self._max_users = max_items, max_users
 
     def take(self, batch: MicroBatch) -> tuple[Items, Events]:
@@ -210,7 +213,7 @@ def test_a_batch_with_more_users_than_there_may_be_is_learned_whole_and_the_rows
 
 
 def test_a_type_without_a_weight_is_refused() -> None:
-    batch, table = micro_batch([("u", "a", "search")]), ItemTable()
+    batch, table = micro_batch([("u", "a", "search")]), ItemTable(ITEMS)
     with pytest.raises(IndexError):
         take_events(UserTable(5), batch, take_items(table, batch, 0, None), (1.0,), 0, None)
 

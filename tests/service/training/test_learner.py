@@ -11,7 +11,7 @@ from consumers.micro_batch import ItemChange
 from model_store.weights import State, Update
 from service.model.recommender import Recommender
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
+from tests.service.model.configs import network_of, popularity_of, small
 from tests.service.training.streams import (
     assert_same,
     clicks,
@@ -22,9 +22,7 @@ from tests.service.training.streams import (
     world_of_classes,
 )
 
-SMALL = LearnerConfig(
-    dim=8, hidden=16, history=5, negatives=32, replay_capacity=200, replay_recent=50, half_lives=(50.0, 500.0)
-)
+SMALL = small()
 
 
 def test_the_same_batches_give_the_same_bits() -> None:
@@ -40,7 +38,7 @@ def test_another_seed_gives_other_weights() -> None:
     batch = micro_batch(random_events(100, seed=1))
     rows = []
     for seed in (0, 1):
-        learner = Learner(dataclasses.replace(SMALL, seed=seed))
+        learner = Learner(small(seed=seed))
         learner.learn(batch)
         rows.append(np.asarray(learner.snapshot().tables["item/row"].values))
     assert not np.array_equal(rows[0], rows[1])
@@ -58,9 +56,9 @@ def test_another_seed_gives_other_weights() -> None:
 def test_a_restored_learner_goes_on_bit_for_bit(
     seed: int, size: int, killed: list[bool], replay: list[int], bounded: bool
 ) -> None:
-    config = dataclasses.replace(SMALL, seed=seed)
+    config = small(seed=seed)
     if bounded:
-        config = dataclasses.replace(config, max_items=100, max_users=60)
+        config = small(seed=seed, max_items=100, max_users=60)
     unkilled, mortal = Learner(config), Learner(config)
     state = state_of(unkilled.snapshot())
     unkilled.drain()
@@ -89,14 +87,14 @@ def test_a_learner_restored_before_every_batch_goes_on_bit_for_bit() -> None:
 
 
 def test_a_reader_of_deltas_has_what_a_reader_of_the_snapshot_has() -> None:
-    learner = Learner(dataclasses.replace(SMALL, max_items=100))
-    following = Recommender()
+    learner = Learner(small(max_items=100))
+    following = Recommender(SMALL)
     following.load(learner.snapshot())
     learner.drain()
     for batch in in_batches(random_events(1500, seed=3, items=200), 64):
         learner.learn(batch)
         following.apply(learner.drain())
-    fresh = Recommender()
+    fresh = Recommender(SMALL)
     fresh.load(learner.snapshot())
     histories = np.random.default_rng(0).integers(-1, fresh.size, (30, 5))
     assert fresh.ids == following.ids == learner.recommender.ids
@@ -112,7 +110,7 @@ def test_a_reader_of_deltas_has_what_a_reader_of_the_snapshot_has() -> None:
 
 @pytest.mark.parametrize("size", [64, 256])
 def test_in_a_world_of_classes_the_right_class_leads_the_list(size: int) -> None:
-    learner = Learner(dataclasses.replace(SMALL, dim=16, evaluate_sample=None))
+    learner = Learner(small(dim=16), evaluate_sample=None)
     results = [learner.learn(batch, 2) for batch in in_batches(world_of_classes(6000, seed=0), size)]
     rows = learner.recommender.rows_of([f"c{c}-{i}" for c in range(10) for i in range(10)]).reshape(10, 10)
     lists, _ = learner.recommender.top_k(rows[:, :3], 10)
@@ -120,7 +118,7 @@ def test_in_a_world_of_classes_the_right_class_leads_the_list(size: int) -> None
     assert right > 0.9  # popularity would have .1
     late = results[-len(results) // 4 :]
     # of 100 items, 10 are right: whoever knows the class finds the next one in 20 always, popularity in a fifth
-    assert sum(r.recall_at_20 for r in late) / sum(r.ranked for r in late) > 0.9
+    assert sum(r.ranked.hits for r in late) / sum(r.ranked.n for r in late) > 0.9
 
 
 def test_a_duplicate_changes_nothing_but_the_step() -> None:
@@ -130,7 +128,7 @@ def test_a_duplicate_changes_nothing_but_the_step() -> None:
     before = learner.snapshot()
     result = learner.learn(micro_batch(events, keys=[1, 2]))
     after = learner.snapshot()
-    assert result.loss is None
+    assert result.taught.loss is None
     for name in ("item/row", "item/popularity", "trainer/user/history", "trainer/user/count", "trainer/item/adagrad"):
         assert np.asarray(before.tables[name].values).tobytes() == np.asarray(after.tables[name].values).tobytes()
 
@@ -146,8 +144,8 @@ def test_the_history_of_an_event_is_what_its_user_did_before_it() -> None:
         ([rows[i] for i in "b"], rows["e"]),
         ([rows[i] for i in "acd"], rows["a"]),
     ]
-    history = learner.replay.history.array[: learner.replay.written]
-    target = learner.replay.target.array[: learner.replay.written]
+    history = network_of(learner).replay.history.array[: network_of(learner).replay.written]
+    target = network_of(learner).replay.target.array[: network_of(learner).replay.written]
     assert [(h[h >= 0].tolist(), t) for h, t in zip(history, target.tolist(), strict=True)] == kept
 
 
@@ -155,10 +153,10 @@ def test_dislikes_and_searches_are_counted_and_neither_targets_nor_history() -> 
     learner = Learner(SMALL)
     result = learner.learn(micro_batch([("u", "a", "dislike"), ("u", None, "search"), ("u", "b", "dislike")]))
     assert result.n_events == 3
-    assert result.loss is None
+    assert result.taught.loss is None
     assert learner.clock == 3
     assert (learner.users.history.array[: learner.users.history.size] == -1).all()
-    counts = learner.recommender.popularity.table.data[: learner.recommender.size]
+    counts = popularity_of(learner).table.data[: learner.recommender.size]
     assert torch.isneginf(counts).all()
     assert learner.recommender.rows_of(["a", "b"]).min() >= 0  # an accepted event makes its item listable
 
@@ -177,7 +175,7 @@ def test_a_batch_may_hold_a_catalogue_alone() -> None:
 
 
 def test_when_items_are_full_the_ones_unused_longest_make_room_and_nothing_refers_to_them() -> None:
-    config = dataclasses.replace(SMALL, max_items=64)
+    config = small(max_items=64)
     learner = Learner(config)
     for batch in in_batches(clicks([(f"u{n % 7}", f"i{n}") for n in range(60)]), 20):
         learner.learn(batch)
@@ -192,7 +190,8 @@ def test_when_items_are_full_the_ones_unused_longest_make_room_and_nothing_refer
     for batch in in_batches(random_events(3000, seed=5, items=400), 30):
         learner.learn(batch)
         ids = learner.recommender.ids
-        for table in (learner.users.history, learner.replay.history, learner.replay.target, learner.negatives.rows):
+        network = network_of(learner)
+        for table in (learner.users.history, network.replay.history, network.replay.target, network.negatives.rows):
             held = np.unique(table.array[: table.size])
             assert all(ids[row] for row in held[held >= 0].tolist())
         lists, _ = learner.recommender.top_k(np.full((1, 5), -1), 64)
@@ -223,7 +222,7 @@ def test_a_version_of_a_release_that_knew_no_unlisted_items_goes_on() -> None:
 def test_a_limit_below_one_batch_is_exceeded_for_it_and_told(limits: dict[str, Any], told: list[str]) -> None:
     """Every event of the batch is learned from, as without the limit."""
     batch = micro_batch(clicks([(f"u{n % 3}", f"i{n}") for n in range(6)]))
-    learner, unlimited = Learner(dataclasses.replace(SMALL, **limits)), Learner(SMALL)
+    learner, unlimited = Learner(small(**limits)), Learner(SMALL)
     assert learner.learn(batch) == unlimited.learn(batch)
     assert_same(learner.snapshot(), unlimited.snapshot())
     found = learner.beyond_limits()
@@ -238,27 +237,27 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights() -> None:
     for batch in batches[:3]:
         learner.learn(batch)
     good = state_of(learner.snapshot())
-    learner.network.dense["out_bias"][0] = float("nan")
+    network_of(learner).dense["out_bias"][0] = float("nan")
     before = learner.snapshot()
-    clock, steps = learner.clock, learner.weights.optimizer.steps
+    clock, steps = learner.clock, network_of(learner).optimizer.steps
     result = learner.learn(batches[3])
     after = learner.snapshot()
-    assert result.skipped
-    assert result.loss is None
+    assert result.taught.skipped
+    assert result.taught.loss is None
     for name in ("item/row", "trainer/item/adagrad"):
         old = np.asarray(before.tables[name].values)
         assert np.asarray(after.tables[name].values)[: len(old)].tobytes() == old.tobytes()
     assert np.isfinite(np.asarray(after.tables["item/row"].values)).all()
     for name in before.tensors:
-        if name.startswith(("network/", "trainer/optimizer")):
+        if name.startswith(("network/", "blend/", "trainer/network", "trainer/blend")):
             assert before.tensors[name].tobytes() == after.tensors[name].tobytes(), name
     assert learner.clock == clock + result.n_events > clock
-    assert learner.weights.optimizer.steps == steps
+    assert network_of(learner).optimizer.steps == steps
     learner.reset_weights(good)
     assert_same_weights(learner, good)
     healed = learner.learn(batches[4])
-    assert not healed.skipped
-    assert healed.loss is not None
+    assert not healed.taught.skipped
+    assert healed.taught.loss is not None
 
 
 def assert_same_weights(learner: Learner, state: State) -> None:
@@ -267,7 +266,7 @@ def assert_same_weights(learner: Learner, state: State) -> None:
         old = np.asarray(state.table(name))
         assert np.array_equal(np.asarray(now.tables[name].values)[: len(old)], old)
     for name in now.tensors:
-        if name.startswith(("network/", "trainer/optimizer")):
+        if name.startswith(("network/", "blend/", "trainer/network", "trainer/blend")):
             assert np.array_equal(now.tensors[name], state.tensor(name)), name
 
 
@@ -300,25 +299,25 @@ def test_a_drain_gives_only_what_was_touched() -> None:
 
 
 def test_ranking_counts_those_whose_user_and_item_were_known() -> None:
-    learner = Learner(dataclasses.replace(SMALL, evaluate_sample=None))
+    learner = Learner(SMALL, evaluate_sample=None)
     # u and a are new; a again is known though in the same batch; b is new; v is new
     result = learner.learn(micro_batch(clicks([("u", "a"), ("u", "a"), ("u", "b"), ("v", "a")])))
-    assert result.ranked == 1
+    assert result.ranked.n == 1
     result = learner.learn(micro_batch(clicks([("v", "b"), ("w", "b"), ("w", "new")]), first_key=10))
-    assert result.ranked == 1
-    assert result.recall_at_20 == 1.0  # there are but three items
+    assert result.ranked.n == 1
+    assert result.ranked.hits == 1  # there are but three items
 
 
 @pytest.mark.parametrize(("sample", "ranked"), [(4, 4), (0, 0), (None, 40)])
 def test_a_sample_of_each_batch_is_ranked(sample: int | None, ranked: int) -> None:
-    learner = Learner(dataclasses.replace(SMALL, evaluate_sample=sample))
+    learner = Learner(SMALL, evaluate_sample=sample)
     events = clicks([(f"u{n}", f"i{n}") for n in range(40)])
-    assert learner.learn(micro_batch(events)).ranked == 0
-    assert [learner.learn(micro_batch(events, first_key=100 * n)).ranked for n in (1, 2, 3)] == [ranked] * 3
+    assert learner.learn(micro_batch(events)).ranked.n == 0
+    assert [learner.learn(micro_batch(events, first_key=100 * n)).ranked.n for n in (1, 2, 3)] == [ranked] * 3
 
 
 def test_ranking_has_no_part_in_learning() -> None:
-    left, right = Learner(SMALL), Learner(dataclasses.replace(SMALL, evaluate_sample=None))
+    left, right = Learner(SMALL), Learner(SMALL, evaluate_sample=None)
     for batch in in_batches(random_events(300, seed=1), 64):
         left.learn(batch)
         right.learn(batch)
@@ -330,14 +329,14 @@ def test_a_state_of_another_shape_is_refused() -> None:
     learner.learn(micro_batch(random_events(50, seed=1)))
     state = state_of(learner.snapshot())
     with pytest.raises(ValueError, match="the configuration says"):
-        Learner.restore(dataclasses.replace(SMALL, dim=16), state)
+        Learner.restore(small(dim=16), state)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_learns_what_the_cpu_learns_and_twice_the_same() -> None:
-    learners = [Learner(dataclasses.replace(SMALL, device=device)) for device in ("cpu", "cuda", "cuda")]
+    learners = [Learner(SMALL, device) for device in ("cpu", "cuda", "cuda")]
     for batch in in_batches(random_events(600, seed=1), 64):
         cpu, left, right = (learner.learn(batch) for learner in learners)
         assert left == right
-        assert cpu.loss is None or left.loss == pytest.approx(cpu.loss, rel=1e-2)
+        assert cpu.taught.loss is None or left.taught.loss == pytest.approx(cpu.taught.loss, rel=1e-2)
     assert_same(learners[1].snapshot(), learners[2].snapshot())

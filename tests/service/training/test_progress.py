@@ -3,21 +3,21 @@ import dataclasses
 import pytest
 
 from consumers.records import OffsetRange, TopicPartition
+from service.model.channel import Taught
+from service.training.evaluation.measures import RankSums
 from service.training.learner import LearnResult
 from service.training.progress import RECENT_RANKED, Progress
 from tests.model_store.worlds import manifest
 from tests.service.training.runs import rejects
 
-NOTHING = LearnResult(
-    loss=None, n_events=0, duplicates=0, learned=0, replayed=0, skipped=False, grad_norm=0.0, touched_rows=0
-)
+NOTHING = LearnResult(n_events=0, duplicates=0, taught=Taught())
 HERE = TopicPartition("events", 0)
 
 
 def test_it_counts_events_and_moves_on() -> None:
     progress = Progress()
     progress.add(rejects(0, 7), dataclasses.replace(NOTHING, n_events=5), 2)
-    progress.add(rejects(7, 9), dataclasses.replace(NOTHING, n_events=1, skipped=True), 0, 3)
+    progress.add(rejects(7, 9), dataclasses.replace(NOTHING, n_events=1, taught=Taught(skipped=True)), 0, 3)
     assert progress.trained_through == {HERE: 9}
     assert progress.events_trained == 6
     first, second = progress.take_batches()
@@ -60,8 +60,9 @@ def test_it_goes_on_from_a_manifest() -> None:
 def test_quality_is_averaged_over_the_latest_events() -> None:
     progress = Progress()
     assert progress.metrics() == {}
-    good = dataclasses.replace(NOTHING, ranked=int(RECENT_RANKED), recall_at_20=RECENT_RANKED, ndcg_at_20=0.0, loss=2.0)
-    bad = dataclasses.replace(NOTHING, ranked=int(RECENT_RANKED), recall_at_20=0.0, ndcg_at_20=RECENT_RANKED)
+    n = RECENT_RANKED
+    good = dataclasses.replace(NOTHING, ranked=RankSums(n, hits=n), taught=Taught(loss=2.0))
+    bad = dataclasses.replace(NOTHING, ranked=RankSums(n, ndcg=n))
     progress.add(rejects(0, 1), good, 1)
     assert progress.metrics() == {"train_loss": 2.0, "prequential_recall_at_20": 1.0, "prequential_ndcg_at_20": 0.0}
     progress.add(rejects(1, 2), bad, 1)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, cast
 
@@ -20,17 +21,22 @@ from model_store.memory_store import MemoryStore
 from model_store.version import Manifest
 from service.health import Health
 from service.metrics import TrainerMetrics
+from service.model.channel import Lesson, Taught
+from service.model.channels.learning_network import Step
+from service.model.config import ModelConfig
 from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, trainer
+from service.training.feed import RESTARTS_IN_A_ROW
+from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
-from service.training.learner_config import LearnerConfig
+from service.training.publishing import retry
 from service.training.publishing.candidate import Candidate
 from service.training.publishing.candidate import Outcome as Published
 from service.training.reference import Reference
-from service.training.trainer import RESTARTS_IN_A_ROW, SKIPPED_IN_A_ROW
-from service.training.weights import Outcome, Step
+from service.training.trainer import RECEIVE_S, SKIPPED_IN_A_ROW
+from tests.service.model.configs import network_of, small
 from tests.service.training import runs
 from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
 from tests.service.training.streams import assert_same
@@ -52,11 +58,11 @@ def test_version_1_is_there_before_any_event(monkeypatch: pytest.MonkeyPatch) ->
         began_with.append((dict(config.start), store.live()))
         return cast(Feeder, Silent())
 
-    def small(settings: TrainerSettings, device: str) -> LearnerConfig:
+    def small(settings: TrainerSettings) -> ModelConfig:
         return CONFIG
 
     monkeypatch.setattr(main, "start_feeder", start)
-    monkeypatch.setattr(main, "learner_config", small)
+    monkeypatch.setattr(main, "model_config", small)
     settings, lease = TrainerSettings(device="cpu"), hold(store)
     keeper, health = LeaseKeeper(store, lease, 60.0), Health("trainer")
     main._lead(settings, store, lease, keeper, KAFKA, "run", TrainerMetrics(), health, stop)  # type: ignore[arg-type]
@@ -159,14 +165,15 @@ def test_a_trainer_that_stops_while_the_store_is_away_does_not_wait_for_ever(mon
 
 def poison(monkeypatch: pytest.MonkeyPatch, run: Run, batches: int) -> None:
     """The next so many gradients are not finite."""
-    descend, left = run.learner.weights.descend, iter(range(batches))
+    network, left = network_of(run.learner), iter(range(batches))
+    descend = network.descend
 
-    def poisoned(step: Step, sample: Sample) -> Outcome:
+    def poisoned(step: Step, sample: Sample, lesson: Lesson) -> Taught:
         if next(left, None) is None:
-            return descend(step, sample)
-        return Outcome(grad_norm=math.inf, skipped=True)
+            return descend(step, sample, lesson)
+        return Taught(grad_norm=math.inf, skipped=True)
 
-    monkeypatch.setattr(run.learner.weights, "descend", poisoned)
+    monkeypatch.setattr(network, "descend", poisoned)
 
 
 def test_three_skipped_batches_in_a_row_reset_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,12 +195,12 @@ def test_weights_that_a_published_step_has_spoilt_are_left_behind() -> None:
     run = Run(MemoryStore())
 
     def spoil() -> None:
-        run.learner.network.dense["out_weight"].fill_(3e38)
+        network_of(run.learner).dense["out_weight"].fill_(3e38)
 
     run.go([*batches(3), spoil, *batches(SKIPPED_IN_A_ROW + 3, first=3)])
     assert run.metric("weights_reset_total") == 1
     assert run.metric("batches_skipped_total") == SKIPPED_IN_A_ROW
-    assert float(run.learner.network.dense["out_weight"].abs().max()) < 1e3
+    assert float(network_of(run.learner).dense["out_weight"].abs().max()) < 1e3
 
 
 def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +209,7 @@ def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.Monke
 
     def sometimes(batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
         result = learn(batch, replay, reference)
-        return dataclasses.replace(result, skipped=True, loss=None) if next(calls) else result
+        return dataclasses.replace(result, taught=Taught(skipped=True)) if next(calls) else result
 
     monkeypatch.setattr(run.learner, "learn", sometimes)
     run.go(batches(6))
@@ -283,6 +290,111 @@ def test_a_feeder_that_sent_something_has_all_its_lives_again(monkeypatch: pytes
     assert run.metric("feeder_restarts_total") == RESTARTS_IN_A_ROW + 3
 
 
+class Clock:
+    """Seconds, as told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def silence(self, seconds: float) -> list[Callable[[], None]]:
+        """What a feeder hands over that says nothing for so long."""
+        return [lambda: self.spend(RECEIVE_S)] * round(seconds / RECEIVE_S)
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_feeder_that_falls_silent_is_said_and_then_replaced_by_one_that_goes_on() -> None:
+    store, fed, clock, seen = MemoryStore(), batches(4), Clock(), list[tuple[str, float]]()
+    run = Run(store, clock=clock)
+
+    def look() -> None:
+        checks = cast("dict[str, str]", run.health.report()[1]["checks"])
+        seen.append((checks["feeder"], run.metric("consumer_lag_seconds")))
+
+    silent = [*clock.silence(4), look, *clock.silence(8), look, *clock.silence(KILLED_AFTER_S - 11)]
+    run.go([*fed[:2], *silent], [*clock.silence(2), look, FeederStatus(True), *clock.silence(1), look, *fed[2:]])
+    said, lag = zip(*seen, strict=True)
+    assert [said[0], said[3]] == ["ok", "ok"]
+    assert "the feeder has been silent for 10 s" in said[1]
+    assert "the feeder has been silent for 25 s" in said[2]  # until the new one has said something
+    assert (lag[0], lag[3]) == (0.0, 0.0)
+    assert 11.0 < lag[1] < 12.5
+    assert 30.5 < lag[2] < 32.5
+    assert run.started_at == [{}, {HERE: 40}]
+    assert all(feeder.stopped for feeder in run.feeders)
+    assert run.metric("feeder_restarts_total") == 1
+    assert manifests(store)[-1].trained_through == {"events": {"0": 80}}
+
+
+def test_silent_feeders_are_replaced_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps them from speaking may pass by itself."""
+    clock = Clock()
+    run = Run(MemoryStore(), clock=clock)
+    monkeypatch.setattr(run.stop, "wait", lambda timeout: False)
+    run.go(*[clock.silence(KILLED_AFTER_S + 1)] * (RESTARTS_IN_A_ROW + 3), batches(1))
+    assert run.metric("feeder_restarts_total") == RESTARTS_IN_A_ROW + 3
+    assert run.progress.trained_through == {HERE: 20}
+
+
+def test_while_the_trainer_learns_the_silence_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    run = Run(MemoryStore(), clock=clock)
+    learn = run.learner.learn
+
+    def slow(*given: Any) -> LearnResult:
+        clock.spend(2 * KILLED_AFTER_S)
+        return learn(*given)
+
+    monkeypatch.setattr(run.learner, "learn", slow)
+    run.go([*batches(2), *clock.silence(1), *batches(1, first=2), *clock.silence(1)])
+    assert run.health.report()[0]
+    assert run.metric("feeder_restarts_total") == 0
+
+
+def test_learning_waits_for_a_store_that_is_away_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe pushes back meanwhile, and no manifest grows beyond all bounds."""
+    monkeypatch.setattr(trainer, "MOST_UNPUBLISHED", 4)
+    monkeypatch.setattr(FakeFeeder, "patience_s", 0.0)
+    monkeypatch.setattr(retry, "RETRY_S", 0.01)
+    back = threading.Event()
+
+    class Away(MemoryStore):
+        away = False
+
+        def publish(self, manifest: Manifest, lease: Lease) -> None:
+            if self.away and not back.is_set():
+                raise StoreUnavailable("Redis: away")
+            super().publish(manifest, lease)
+
+    store, fed, clock = Away(), batches(12), Clock()
+    run = Run(store, clock=clock)
+    seen: list[tuple[float, str, bool]] = []
+
+    def come_back(timeout: float) -> bool:
+        """In place of waiting, once learning does."""
+        clock.spend(1.0)
+        if not back.is_set() and clock.now > 1020.0:
+            checks = cast("dict[str, str]", run.health.report()[1]["checks"])
+            seen.append((run.metric("unpublished_batches"), checks["learning"], run.health.report()[0]))
+            assert run.metric("consumer_lag_seconds") > 5.0
+            back.set()
+        return False
+
+    monkeypatch.setattr(run.stop, "wait", come_back)
+    run.go([lambda: setattr(store, "away", True), *fed])
+    assert seen == [(4, "waits for the store: 4 micro-batches are in no version yet", False)]
+    assert run.health.report()[0]
+    assert max(len(manifest.batches) for manifest in manifests(store)) <= 4
+    assert manifests(store)[-1].trained_through == {"events": {"0": 240}}
+    whole = MemoryStore()
+    Run(whole).go(fed)
+    assert_same(load(store, store.newest() or 0).snapshot(), load(whole, whole.newest() or 0).snapshot())
+
+
 def test_what_the_feeder_says_of_kafka_is_shown() -> None:
     run = Run(MemoryStore())
     seen: list[object] = []
@@ -304,7 +416,7 @@ def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_batch_beyond_the_limits_is_learned_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    run = Run(MemoryStore(), config=dataclasses.replace(CONFIG, max_items=3, max_users=3)).go(batches(3))
+    run = Run(MemoryStore(), config=small(negatives=16, max_items=3, max_users=3)).go(batches(3))
     assert run.progress.trained_through == {HERE: 60}
     assert run.metric("events_trained_total") == 60
     said = [record.getMessage() for record in caplog.records if "rows are in use" in record.getMessage()]

@@ -100,5 +100,5 @@ def test_the_introduction() -> None:
     assert introduction(KAFKA, REDIS, traffic=True) == ["Kafka kafka-1:9092", "Redis redis://…@redis:6379/0"]
     lines = introduction(KAFKA, REDIS, traffic=False)
     assert lines[:2] == introduction(KAFKA, REDIS, traffic=True)
-    assert "    TIDEMILL_KAFKA_BOOTSTRAP=kafka-1:9092 tidemill replay /dev/stdin" in lines
+    assert "    TIDEMILL_KAFKA_BOOTSTRAP=kafka-1:9092 tidemill replay -" in lines
     assert "  TIDEMILL_REDIS_URL=redis://:secret@redis:6379/0 tidemill recs u1" in lines  # to be copied as it is

@@ -1,5 +1,6 @@
 import gzip
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +30,14 @@ class World:
         self.made.append(Publishing(options, self.publisher, Figures, math.inf, self.told.append))
         return self.made[-1]
 
-    def of_file(self, events: bytes) -> Publishing:
-        """Such a file and one of an item, which is published."""
+    def of_file(self, events: bytes, state: str = WAITING) -> Publishing:
+        """Such a file and one of an item, which is published; started, and in such a state."""
         items, file = self.folder / "i.jsonl", self.folder / "e.jsonl"
         items.write_text('{"item_id":"i1","title":"A lamp","category":"Light"}\n')
         file.write_bytes(events)
         publishing = self.publishing(UpOptions(demo=True, events=file, items=items, rate=1e6))
         publishing.start()
-        assert until(lambda: publishing.state == WAITING)
+        assert until(lambda: publishing.state == state)
         return publishing
 
 
@@ -84,7 +85,7 @@ def test_the_catalogue_comes_at_once_and_the_events_when_there_are_a_model_and_s
     assert publishing.rate == pytest.approx(2 / 30)  # since 101.0: of the looks five seconds ago or earlier, the last
     assert not publishing.ended_early
     assert len(world.told) == 1
-    assert world.told[0].startswith("e.jsonl, line 3: not JSON")
+    assert "e.jsonl, line 3: not_json: " in world.told[0]
 
 
 def test_scorers_that_are_never_well_are_waited_for_half_a_minute(world: World) -> None:
@@ -97,14 +98,14 @@ def test_scorers_that_are_never_well_are_waited_for_half_a_minute(world: World) 
 
 
 def test_an_early_end_is_told_once(world: World) -> None:
-    publishing = world.of_file(gzip.compress(lines(*(f"u{n}" for n in range(1000))))[:-20])
+    publishing = world.of_file(gzip.compress(lines(*(f"u{n}" for n in range(1000))))[:-20], "ended early")
     publishing.tend(0.0, ALL_WELL, PROCESSES)
-    assert until(lambda: publishing.state == "ended early")
     publishing.tend(0.1, ALL_WELL, PROCESSES)
     publishing.tend(0.2, ALL_WELL, PROCESSES)
     assert publishing.ended_early
     assert len(world.told) == 1
-    assert world.told[0].startswith("the traffic ended early: cannot read ")
+    assert re.fullmatch("the traffic ended early: .* is cut off in the middle", world.told[0])
+    assert world.publisher.records == []
 
 
 def test_it_can_be_stopped_before_there_is_a_model(world: World) -> None:

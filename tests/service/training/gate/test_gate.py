@@ -14,12 +14,15 @@ from model_store.memory_store import MemoryStore
 from model_store.store import CHALLENGER
 from model_store.weights import State
 from service.model.recommender import Recommender
-from service.training.evaluation import PairedSums
+from service.training.evaluation.measures import PairedSums
 from service.training.gate.gate import Gate, GateRules, Verdict
 from service.training.gate.keeper import REFERENCE
 from service.training.gate.norms import Norms
-from tests.service.training.runs import CONFIG, RULES, Run, manifests
+from tests.service.model.configs import small
+from tests.service.training.runs import RULES, Run, manifests
 from tests.service.training.streams import Event, clicks, micro_batch, world_of_classes
+
+ROWS, OUT = "item/row", "network/out_weight"  # what gradients change
 
 GROWN = GateRules(grown=0)
 GOOD = Norms(row_norm=1.0, dense_norm=3.0)
@@ -185,9 +188,7 @@ def test_a_good_version_becomes_the_reference_in_time() -> None:
 
 POISON_RULES = GateRules(grown=2_000, least=100, advance=1_500, revert=400, usual=3_000)
 CLASSES = 10
-LEARNED = dataclasses.replace(
-    CONFIG, dim=16, negatives=64, replay_capacity=2000, replay_recent=500, half_lives=(200.0, 2000.0)
-)
+LEARNED = small(dim=16, negatives=64, replay_capacity=2000, replay_recent=500, half_lives=(200.0, 2000.0))
 
 
 def garbage(n: int, seed: int) -> list[Event]:
@@ -208,7 +209,7 @@ def fed(events: Sequence[Event], size: int = 100) -> list[MicroBatch]:
 
 def taste_kept(state: State, users: int = 200) -> float:
     """The share of a list's first ten that is of the class a user's history is of, by the weights of a version."""
-    model, rng = Recommender(), np.random.default_rng(1)
+    model, rng = Recommender(LEARNED), np.random.default_rng(1)
     model.load(state.snapshot())
     classes = rng.integers(CLASSES, size=users)
     histories = [model.rows_of([f"c{c}-{i}" for i in rng.integers(10, size=5)]) for c in classes]

@@ -13,6 +13,7 @@ from model_store.weights import State
 from service.training.learner import Learner
 from service.training.progress import Progress
 from service.training.restart.rebuild import rebuild, resets
+from tests.service.model.configs import small
 from tests.service.training.runs import CONFIG, RULES, Run, batches, doctor, manifests, remembered
 from tests.service.training.streams import assert_same
 
@@ -59,7 +60,7 @@ def test_one_that_comes_out_different_is_said_and_the_next_one_goes_on() -> None
 def test_only_what_is_for_readers_says_whether_it_is_the_same() -> None:
     """Between checkpoints nothing else is published."""
     store = published(chain_limit=100)
-    doctor(store, 3, "trainer/optimizer/first", 5)
+    doctor(store, 3, "trainer/network/first", 5)
     way = manifests(store)[1:]
     steps = list(rebuild(Learner(CONFIG), Progress(), way, remembered(*FED)(way), never))
     assert [step.same for step in steps] == [True] * 4
@@ -68,14 +69,14 @@ def test_only_what_is_for_readers_says_whether_it_is_the_same() -> None:
 def test_limits_are_those_of_each_version_and_each_is_prepared_for() -> None:
     store = MemoryStore()
     for n, limit in enumerate((40, 24)):
-        Run(store, config=dataclasses.replace(CONFIG, max_items=limit)).go(FED[3 * n : 3 * n + 3])
+        Run(store, config=small(negatives=16, max_items=limit)).go(FED[3 * n : 3 * n + 3])
     learner, way, seen = Learner(CONFIG), manifests(store), list[tuple[int, int | None, int]]()
     prepared: list[int] = []
     for step in rebuild(
         learner, Progress(), way, remembered(*FED)(way), never, prepare=lambda m: prepared.append(m.version)
     ):
         assert prepared[-1] == step.manifest.version
-        seen.append((step.manifest.version, learner.config.max_items, learner.items.in_use))
+        seen.append((step.manifest.version, learner.limits.max_items, learner.items.in_use))
     assert [limit for _, limit, _ in seen] == [40] * 4 + [24] * 4
     assert all(limit is not None and used <= limit for _, limit, used in seen)
     assert prepared == [manifest.version for manifest in way]

@@ -2,7 +2,9 @@ import dataclasses
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import orjson
 import pytest
 
 from consumers.micro_batch import MicroBatch
@@ -13,12 +15,14 @@ from model_store.memory_store import MemoryStore
 from model_store.signature import Signer
 from model_store.version import BatchRecord, KafkaIds, Manifest
 from service.metrics import TrainerMetrics
+from service.model.registry import NEW_MODEL, parse
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training.configuration import config_digest, learner_config, told
+from service.training.configuration import config_digest, config_of, model_config
 from service.training.restart.rebuild import ReadBatch
 from service.training.restart.resume import Beginning
 from service.training.restart.resume import begin as begin_with
+from tests.service.model.configs import small
 from tests.service.training.runs import (
     CONFIG,
     DIGEST,
@@ -32,12 +36,12 @@ from tests.service.training.runs import (
     prove,
     remembered,
 )
-from tests.service.training.streams import TYPES, assert_same
+from tests.service.training.streams import assert_same
 
 
 def begin(store: MemoryStore, *, fresh: bool = False, **origin: object) -> Beginning:
     told = dataclasses.replace(ORIGIN, **origin)  # type: ignore[arg-type]
-    return begin_with(store, CONFIG, told, remembered(*batches(20)), fresh=fresh, metrics=TrainerMetrics())
+    return begin_with(store, CONFIG, "cpu", told, remembered(*batches(20)), fresh=fresh, metrics=TrainerMetrics())
 
 
 def trained(n: int = 3) -> tuple[MemoryStore, Run]:
@@ -242,12 +246,12 @@ def test_events_that_have_expired_cannot_be_learned_again(caplog: pytest.LogCapt
 
 def test_what_is_published_anew_was_learned_within_the_limits_it_tells(caplog: pytest.LogCaptureFixture) -> None:
     """A manifest tells the limits once, for all its batches."""
-    small = dataclasses.replace(CONFIG, max_items=30)
+    bounded = small(negatives=16, max_items=30)
     store = sparse(4)
-    run = Run(store, rules=SPARSE, config=small, log=KAFKA_LOG)  # nothing has to be published anew
+    run = Run(store, rules=SPARSE, config=bounded, log=KAFKA_LOG)  # nothing has to be published anew
     assert (relearned(run), run.beginning.standing.parent) == ((4, 0), 5)
     store.tamper(blob=(store.manifest(5).blobs["weights/0"].key, None))
-    run = Run(store, rules=SPARSE, config=small, log=KAFKA_LOG)
+    run = Run(store, rules=SPARSE, config=bounded, log=KAFKA_LOG)
     assert "they would have to be published anew, and were learned within other limits" in caplog.text
     assert (run.beginning.standing.parent, run.progress.trained_through) == (1, {})
     run.go(batches(5))
@@ -292,14 +296,13 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
     store, _ = trained(2)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        run = Run(store, config=dataclasses.replace(CONFIG, max_items=30), torch="9.9", threads=64)
+        run = Run(store, config=small(negatives=16, max_items=30), torch="9.9", threads=64)
     (line,) = [record.getMessage() for record in caplog.records if "elsewise" in record.getMessage()]
-    assert line == (
-        f"version 3 was made elsewise: max_items None → 30, threads 1 → 64, torch {ORIGIN.environment['torch']} → 9.9"
-    )
+    torch = ORIGIN.environment["torch"]
+    assert line == f"version 3 was made elsewise: limits.max_items None → 30, threads 1 → 64, torch {torch} → 9.9"
     run.go(batches(2, first=2))
     made = manifests(store)[-1]
-    assert (made.config["max_items"], made.environment["torch"]) == (30, "9.9")
+    assert (config_of(made).limits.max_items, made.environment["torch"]) == (30, "9.9")
     assert run.learner.items.in_use <= 30
 
 
@@ -307,50 +310,65 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
     ("other", "says"),
     [
         ({"seed": 7}, r"version 3 was made with other settings \(seed 0 → 7\); put them back, or begin anew with"),
-        ({"history": 9, "max_items": 5}, r"other settings \(history 5 → 9\); "),
-        ({"seed": 7, "negatives": 8}, r"other settings \(negatives 16 → 8, seed 0 → 7\); "),
+        ({"length": 9, "max_items": 5}, r"other settings \(history.length 5 → 9\); "),
+        (
+            {"seed": 7, "event_weights": {"view": 1.0}},
+            r"settings \(.*history.event_weights.like 2.0 → \(none\),",
+        ),
     ],
 )
-def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, int], says: str) -> None:
+def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, Any], says: str) -> None:
     store, _ = trained(2)
+    asked = small(**{"negatives": 16} | other)
     with pytest.raises(Fatal, match=says) as raised:
-        Run(store, config=dataclasses.replace(CONFIG, **other))  # type: ignore[arg-type]
+        Run(store, config=asked)
     assert "\n" not in str(raised.value)
-    assert Run(store, config=dataclasses.replace(CONFIG, **other), fresh=True).beginning.standing.parent is None  # type: ignore[arg-type]
+    assert Run(store, config=asked, fresh=True).beginning.standing.parent is None
 
 
-def test_another_schema_of_settings_is_refused() -> None:
-    """A build that knows a setting more, or one less."""
+def test_what_no_setting_is_about_is_the_model_s_own() -> None:
+    """Another release may begin new models with other numbers; the ones that are there go on with theirs."""
     store, _ = trained(2)
-    config = {name: value for name, value in told(CONFIG, TYPES).items() if name != "decay"}
-    for told_now, says in (
-        (config, "decay 0.01 → (none)"),
-        (told(CONFIG, TYPES) | {"momentum": 1}, "momentum (none) → 1"),
-    ):
-        with pytest.raises(Fatal, match=re.escape(f"made with other settings ({says})")):
-            begin(store, config=told_now, config_digest="of another schema")
+    run = Run(store, config=small(negatives=64, dim=4, remember_unlisted=False, max_items=30)).go(batches(1, first=2))
+    assert run.learner.config == small(negatives=16, max_items=30)
+    made = manifests(store)[-1]
+    assert (config_of(made), made.config_digest) == (small(negatives=16, max_items=30), DIGEST)
+    assert prove(store, made.version, batches(3)).difference is None
 
 
 @pytest.mark.parametrize(
-    ("digest", "kafka", "says"),
+    ("config", "says"),
     [
-        ("other", KAFKA, "version 2 was made with other settings"),
+        (CONFIG.to_json() | {"momentum": 1}, "momentum is not known to this build"),
+        (CONFIG.to_json() | {"channels": {"weather": {}}}, "channels.weather is not known to this build"),
+        (CONFIG.to_json() | {"blend": {"warmth": 1}}, "BlendConfig.warmth: Extra inputs are not permitted"),
+        (CONFIG.to_json() | {"history": {"length": 0}}, "HistoryConfig.length: Input should be greater than or equal"),
+    ],
+)
+def test_a_model_of_a_later_release_is_refused(config: dict[str, Any], says: str) -> None:
+    store, _ = trained(1)
+    store.tamper(manifest=(2, store.manifest(2).model_copy(update={"config": config}).to_json()))
+    with pytest.raises(Fatal, match=re.escape(f"version 2 was made by another release than this one: {says}")):
+        begin(store)
+
+
+@pytest.mark.parametrize(
+    ("kafka", "says"),
+    [
         (
-            DIGEST,
             KafkaIds(cluster_id="moved", topics=KAFKA.topics),
             "cluster moved, and it was cluster; .*--fresh",
         ),
         (
-            DIGEST,
             KafkaIds(cluster_id="cluster", topics={"events": "second"}),
             "events was made anew .*--fresh",
         ),
     ],
 )
-def test_what_cannot_be_continued_soundly_is_refused(digest: str, kafka: KafkaIds, says: str) -> None:
+def test_what_cannot_be_continued_soundly_is_refused(kafka: KafkaIds, says: str) -> None:
     store, _ = trained(1)
     with pytest.raises(Fatal, match=says) as raised:
-        begin(store, config_digest=digest, kafka=kafka)
+        begin(store, kafka=kafka)
     assert "--fresh" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -377,21 +395,17 @@ def test_an_empty_store_is_where_everything_begins() -> None:
 
 
 def test_the_digest_knows_what_matters() -> None:
-    for same in ({"device": "cuda"}, {"evaluate_sample": 0}, {"max_items": 5}, {"max_users": 5}):
-        assert config_digest(dataclasses.replace(CONFIG, **same), TYPES) == DIGEST
-    for other in ({"seed": 1}, {"history": 6}, {"event_weights": (1.0,)}, {"dim": 4}):
-        assert config_digest(dataclasses.replace(CONFIG, **other), TYPES) != DIGEST
-    assert config_digest(CONFIG, TYPES[::-1]) != DIGEST
+    turned = dict(reversed(CONFIG.history.event_weights.items()))  # objects have no order
+    for same in ({"max_items": 5}, {"max_users": 5}, {"event_weights": turned}):
+        assert config_digest(small(**{"negatives": 16} | same)) == DIGEST
+    for other in ({"seed": 1}, {"length": 6}, {"event_weights": {"view": 1.0}}, {"dim": 4}, {"scale": 2.0}):
+        assert config_digest(small(**{"negatives": 16} | other)) != DIGEST
 
 
-def test_settings_reach_the_learner() -> None:
-    settings = TrainerSettings(seed=7, history_length=9, evaluate_sample=3, max_items=11, max_users=12)
-    config = learner_config(settings, "cpu")
-    assert (config.seed, config.history, config.evaluate_sample, config.max_items, config.max_users) == (
-        7,
-        9,
-        3,
-        11,
-        12,
-    )
-    assert config.event_weights == tuple(settings.event_weights.values())
+def test_settings_reach_the_model() -> None:
+    settings = TrainerSettings(seed=7, history_length=9, max_items=11, max_users=12)
+    config = model_config(settings)
+    assert (config.seed, config.history.length, config.limits.max_items, config.limits.max_users) == (7, 9, 11, 12)
+    assert config.history.event_weights == settings.event_weights
+    assert (config.channels, config.items) == (NEW_MODEL.channels, NEW_MODEL.items)
+    assert parse(orjson.loads(orjson.dumps(config.to_json()))) == config

@@ -1,12 +1,15 @@
 import math
 
 import numpy as np
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.contexts import BUCKETS
-from service.model.popularity import FLOOR, Popularity
+from service.model.channel import Examples
+from service.model.channels.popularity import FLOOR, Popularity, PopularityConfig
+
+
+def examples(rows: np.ndarray, times: np.ndarray, weights: np.ndarray) -> Examples:
+    return Examples(rows, times, weights, history=np.full((len(rows), 1), -1, np.int32))
 
 
 @given(
@@ -16,12 +19,12 @@ from service.model.popularity import FLOOR, Popularity
 )
 def test_forward_decay_is_decay(events: list[tuple[int, int, float]], batch: int, start: int) -> None:
     half_lives = (3.0, 50.0)
-    popularity = Popularity(half_lives, torch.ones(BUCKETS, 2))
+    popularity = Popularity(PopularityConfig(half_lives=half_lives))
     popularity.resize(6)
     ordered = sorted(events, key=lambda e: e[1])
     for i in range(0, len(ordered), batch):
         rows, times, weights = (np.array(c) for c in zip(*ordered[i : i + batch], strict=True))
-        popularity.observe(rows, times + start, weights.astype(np.float64))
+        popularity.observe(examples(rows, times + start, weights.astype(np.float64)))
     now = start + 50
     for item in range(6):
         for k, half_life in enumerate(half_lives):
@@ -37,8 +40,8 @@ def test_forward_decay_is_decay(events: list[tuple[int, int, float]], batch: int
 
 
 def test_only_the_rows_of_events_are_touched() -> None:
-    popularity = Popularity((10.0,), torch.ones(BUCKETS, 1))
+    popularity = Popularity(PopularityConfig(half_lives=(10.0,)))
     popularity.resize(1000)
     popularity.table.drain()
-    popularity.observe(np.array([3, 7, 3]), np.array([0, 1, 2]), np.ones(3))
+    popularity.observe(examples(np.array([3, 7, 3]), np.array([0, 1, 2]), np.ones(3)))
     assert popularity.table.drain().index.tolist() == [3, 7]

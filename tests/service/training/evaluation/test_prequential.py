@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.model.contexts import Contexts
-from service.training.evaluation import PairedSums, RankSums
+from service.training.evaluation.measures import PairedSums, RankSums
+from service.training.evaluation.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
 from service.training.intake import Events
 from service.training.learner import Learner
-from service.training.learner_config import LearnerConfig
-from service.training.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
 from service.training.reference import Reference
+from tests.service.model.configs import small
 from tests.service.training.streams import clicks, micro_batch, random_events
 
-SMALL = LearnerConfig(dim=8, hidden=16, history=5, negatives=32, half_lives=(5.0, 50.0))
+SMALL = small(half_lives=(5.0, 50.0))
 
 
 def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = None) -> Events:
@@ -88,8 +88,7 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     events = events_of(item, rng.integers(-1, before, (100, 5)))
     sums, paired = rank(learner.recommender, events, np.arange(100), reference)
     ahead = learner.recommender.ranks(Contexts.of(events.history), item)  # all at once, not 64 at a time
-    whole = RankSums()
-    whole.add(ahead)
+    whole = RankSums.of(ahead)
     assert (sums.n, sums.hits) == (100, whole.hits)
     assert sums.ndcg == pytest.approx(whole.ndcg)
     assert paired.n == 95

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from service.model.contexts import Contexts
 from service.model.recommender import USERS_AT_ONCE, Recommender
-from service.training.evaluation import PairedSums, RankSums
+from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events
 from service.training.reference import Reference
 
@@ -50,7 +50,7 @@ def rank(
         part = chosen[start : start + USERS_AT_ONCE]
         contexts, item = Contexts.of(events.history[part]), events.item[part]
         ahead = model.ranks(contexts, item)
-        sums.add(ahead)
+        sums.add(RankSums.of(ahead))
         if reference is not None:
             known = reference.knows(item)
             paired.add(PairedSums.of(ahead[known], reference.ranks(contexts, item)[known]))

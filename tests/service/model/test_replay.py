@@ -1,6 +1,6 @@
 import numpy as np
 
-from service.training.replay import Replay
+from service.model.replay import Replay
 
 
 def filled(n: int, capacity: int = 10) -> Replay:

@@ -13,24 +13,47 @@ CUTOFF = 20
 class RankSums:
     """Sums over ranked events of the measures at 20: hit rate (recall, as there is one target), MRR and NDCG."""
 
-    n: int = 0
+    n: float = 0.0
     hits: float = 0.0
     mrr: float = 0.0
     ndcg: float = 0.0
 
-    def add(self, ahead: NDArray[np.int64]) -> None:
+    @classmethod
+    def of(cls, ahead: NDArray[np.int64]) -> "RankSums":
         """`ahead` [B]: how many items came before each target, 0 for one that led the list.
 
-        >>> sums = RankSums()
-        >>> sums.add(np.array([0, 2, 20]))
+        >>> sums = RankSums.of(np.array([0, 2, 20]))
         >>> sums.n, sums.hits, round(sums.mrr, 4), sums.ndcg
-        (3, 2.0, 1.3333, 1.5)
+        (3.0, 2.0, 1.3333, 1.5)
         """
         within = ahead[ahead < CUTOFF].astype(np.float64)
-        self.n += len(ahead)
-        self.hits += float(len(within))
-        self.mrr += float((1 / (within + 1)).sum())
-        self.ndcg += float((1 / np.log2(within + 2)).sum())
+        return cls(
+            n=float(len(ahead)),
+            hits=float(len(within)),
+            mrr=float((1 / (within + 1)).sum()),
+            ndcg=float((1 / np.log2(within + 2)).sum()),
+        )
+
+    def add(self, other: "RankSums", half_life: float = math.inf) -> None:
+        """Adds events; those from before count for half after `half_life` of them."""
+        fade = 0.5 ** (other.n / half_life)
+        self.n = self.n * fade + other.n
+        self.hits = self.hits * fade + other.hits
+        self.mrr = self.mrr * fade + other.mrr
+        self.ndcg = self.ndcg * fade + other.ndcg
+
+    @property
+    def hit_rate(self) -> float:
+        """Mean over the events; 0 without any, as the next two."""
+        return self.hits / self.n if self.n else 0.0
+
+    @property
+    def mean_mrr(self) -> float:
+        return self.mrr / self.n if self.n else 0.0
+
+    @property
+    def mean_ndcg(self) -> float:
+        return self.ndcg / self.n if self.n else 0.0
 
 
 def ndcg_of(ahead: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -16,24 +16,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.weights import Array, Update
+from model_store.weights import Array, State, Update
+from service.model.channel import Channel, Examples, Lesson, Taught, Traits
+from service.model.config import Positive, Section
 from service.model.contexts import Contexts
 from service.model.row_table import RowTable
+from service.model.selection import best_rows
 
 # No item counts for less: it keeps the logarithm finite, and a bound (rather than a sum, which would be smoother)
 # needs neither exp nor log when a million items are scored. One event of five half-lives ago is still told from none.
 FLOOR = 0.02
 
 
+class PopularityConfig(Section):
+    half_lives: tuple[Positive, ...] = (1_000.0, 20_000.0)  # events: what is going on now, and what is popular
+
+
 class Popularity:
     """`table` [N, K]: log of the sum of exp(lambda_k t) over an item's events; -inf where there were none."""
 
-    def __init__(self, half_lives: Sequence[float], weights: Tensor, device: str = "cpu") -> None:
-        """`weights` [BUCKETS, K]: of the logarithms in the logits; learned with the network, see network.py."""
-        self.weights = weights
-        self.half_lives = np.array(half_lives, dtype=np.float64)  # [K] in events
+    name = "popularity"
+    personal = False
+    traits = Traits(logarithms=frozenset({"item/popularity"}))
+
+    def __init__(self, config: PopularityConfig, device: str = "cpu") -> None:
+        self.half_lives = np.array(config.half_lives, dtype=np.float64)  # [K] in events
+        self.width = len(self.half_lives)
         self.rate = math.log(2) / self.half_lives  # [K] lambda
-        self.table = RowTable("item/popularity", (len(half_lives),), torch.float64, fill=-math.inf, device=device)
+        self.table = RowTable("item/popularity", (self.width,), torch.float64, fill=-math.inf, device=device)
 
     @property
     def tables(self) -> list[RowTable]:
@@ -43,22 +53,50 @@ class Popularity:
     def tensors(self) -> dict[str, Array]:
         return {"popularity/half_life": self.half_lives.copy()}
 
+    # -- what readers ask ----------------------------------------------------------------------------------------------
+
     def resize(self, size: int) -> None:
         self.table.resize(size)
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        self.table.put(rows, -math.inf)
 
     def apply(self, update: Update) -> None:
         if (changed := update.tables.get(self.table.name)) is not None:
             self.table.apply(changed)
 
-    def add_common(self, clock: int, scores: Tensor, start: int = 0) -> None:
-        stop = min(start + scores.shape[1], self.table.size)
-        scores[:, : stop - start] += self.weights @ self.features(clock, slice(start, stop)).T
+    def candidates(self, contexts: Contexts, n: int, clock: int) -> NDArray[np.int64]:
+        """The most popular at the shortest half-life, the same for every history."""
+        counted = self.log_counts(clock)[:, 0]
+        best = best_rows(counted.unsqueeze(0), n, least=-math.inf)
+        return np.repeat(best, contexts.n, axis=0)
 
-    def asked_by(self, contexts: Contexts) -> None:
+    def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
+        return self.features(clock, rows.reshape(-1)).view(*rows.shape, self.width)
+
+    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int = 0) -> None:
+        stop = min(start + scores.shape[1], self.table.size)
+        scores[:, : stop - start] += weights @ self.features(clock, slice(start, stop)).T
+
+    def asked_by(self, contexts: Contexts, weights: Tensor) -> None:
         """Popularity knows no histories."""
 
-    def observe(self, rows: NDArray[np.int64], times: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
-        """Counts events: item row, time on the event clock and weight of each ([n], any order)."""
+    def share(self, other: Channel) -> None:
+        assert isinstance(other, Popularity)
+        self.table = other.table
+
+    # -- what the trainer does -----------------------------------------------------------------------------------------
+
+    def begin(self, rows: NDArray[np.int64], ids: Sequence[str]) -> None:
+        """A new item has no count."""
+
+    def learn(self, lesson: Lesson) -> Taught:
+        """Nothing here is learned by gradient."""
+        return Taught()
+
+    def observe(self, examples: Examples) -> None:
+        """Counts events."""
+        rows, times, weight = examples.item, examples.time, examples.weight
         if not len(rows):
             return
         unique, inverse = np.unique(rows, return_inverse=True)
@@ -86,5 +124,14 @@ class Popularity:
         """[n, K] float32: log(max(count, FLOOR)), what the logits use."""
         return self.log_counts(clock, rows).clamp_(min=math.log(FLOOR)).float()
 
-    def forget(self, rows: NDArray[np.int64]) -> None:
-        self.table.put(rows, -math.inf)
+    def has_met(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[n] whether there was any event of these."""
+        counts = self.table.data[torch.from_numpy(rows).to(self.table.data.device), 0]
+        met: NDArray[np.bool_] = torch.isfinite(counts).cpu().numpy()
+        return met
+
+    def restore(self, state: State) -> None:
+        self.table.load(state.table(self.table.name))
+
+    def reset(self, state: State, ids: Sequence[str]) -> None:
+        """Counts stay."""

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from service.training.evaluation import PairedSums, RankSums
+from service.training.evaluation.measures import PairedSums, RankSums
 
 
 def test_measures_worked_out_by_hand() -> None:
-    sums = RankSums()
-    sums.add(np.array([0, 1, 3, 19, 20, 1 << 40]))
+    sums = RankSums.of(np.array([0, 1, 3, 19, 20, 1 << 40]))
     assert sums.n == 6
     assert sums.hits == 4
     assert sums.mrr == pytest.approx(1 + 1 / 2 + 1 / 4 + 1 / 20)

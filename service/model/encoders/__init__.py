@@ -1,0 +1,1 @@
+"""Encoders: from a history of items to a direction in their space."""

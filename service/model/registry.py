@@ -1,0 +1,119 @@
+"""Which channels there are, and how a configuration becomes channels. A new channel is one line in `KINDS`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.model.channel import Channel, LearningChannel
+from service.model.channels.learning_network import LearningNetwork
+from service.model.channels.network import Network, NetworkConfig
+from service.model.channels.popularity import Popularity, PopularityConfig
+from service.model.config import BlendConfig, HistoryConfig, ItemsConfig, Limits, ModelConfig, Section
+from service.model.formats import sections_of
+from service.model.ranker import Blend
+
+
+class UnknownConfig(ValueError):
+    """A configuration that this build cannot make a model of; the message says what it does not know."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a channel is made beside: `earlier` are the channels before it in the registry's order."""
+
+    config: ModelConfig
+    device: str
+    earlier: Mapping[str, Channel]
+
+    @property
+    def length(self) -> int:
+        return self.config.history.length
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of channel: its section, and how it is made for readers and for the trainer."""
+
+    section: type[Section]
+    reader: Callable[[Any, Place], Channel]
+    learner: Callable[[Any, Place], LearningChannel]
+
+
+KINDS: dict[str, Kind] = {
+    "popularity": Kind(
+        PopularityConfig,
+        lambda section, place: Popularity(section, place.device),
+        lambda section, place: Popularity(section, place.device),
+    ),
+    "network": Kind(
+        NetworkConfig,
+        lambda section, place: Network(section, place.length, place.device),
+        lambda section, place: LearningNetwork(
+            section, place.length, _popularity(place), place.config.seed, place.device
+        ),
+    ),
+}
+
+NEW_MODEL = ModelConfig(
+    items=ItemsConfig(remember_unlisted=True),
+    channels={"popularity": PopularityConfig(), "network": NetworkConfig()},
+)
+"""What a new model is made of, where nothing else is asked for."""
+
+
+def parse(said: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that a manifest carries, of this release or an earlier one. Raises: UnknownConfig."""
+    said = sections_of(said)
+    known = {"seed", "history", "items", "limits", "channels", "blend"}
+    channels = said.get("channels", {})
+    for unknown in [*sorted(said.keys() - known), *sorted(f"channels.{name}" for name in channels.keys() - KINDS)]:
+        raise UnknownConfig(f"{unknown} is not known to this build")
+    try:
+        return ModelConfig(
+            seed=int(said.get("seed", 0)),
+            history=HistoryConfig.model_validate(said.get("history", {})),
+            items=ItemsConfig.model_validate(said.get("items", {})),
+            limits=Limits.model_validate(said.get("limits", {})),
+            channels={
+                name: kind.section.model_validate(channels[name]) for name, kind in KINDS.items() if name in channels
+            },
+            blend=BlendConfig.model_validate(said.get("blend", {})),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UnknownConfig(f"{error.title}.{where}: {first['msg']}") from None
+
+
+def readers(config: ModelConfig, device: str) -> list[Channel]:
+    """The channels as scoring needs them."""
+    made: dict[str, Channel] = {}
+    for name, section in config.channels.items():
+        made[name] = KINDS[name].reader(section, Place(config, device, made))
+    return list(made.values())
+
+
+def learners(config: ModelConfig, device: str) -> list[LearningChannel]:
+    """The channels as the trainer needs them. Raises: UnknownConfig where one lacks a channel that it learns beside."""
+    made: dict[str, LearningChannel] = {}
+    for name, section in config.channels.items():
+        made[name] = KINDS[name].learner(section, Place(config, device, made))
+    return list(made.values())
+
+
+def blend_of(config: ModelConfig, channels: Sequence[Channel], device: str) -> Blend:
+    """The ranker over these channels. Raises: UnknownConfig where more than one of them depends on histories."""
+    personal = [channel.name for channel in channels if channel.personal]
+    if len(personal) > 1:
+        raise UnknownConfig(f"the blend weighs one channel that depends on histories, not {' and '.join(personal)}")
+    width = sum(channel.width for channel in channels if not channel.personal)
+    return Blend(config.blend, width, config.history.length, device)
+
+
+def _popularity(place: Place) -> Popularity:
+    found = place.earlier.get("popularity")
+    if not isinstance(found, Popularity):
+        raise UnknownConfig("the network draws its negatives by popularity, which is off")
+    return found

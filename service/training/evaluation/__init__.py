@@ -1,0 +1,1 @@
+"""How good lists are: the measures, and what is ranked before it is learned from."""
