@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from consumers.dead_letters import MemoryDeadLetters
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.feeder_process import Feeder
 from consumers.micro_batch import MicroBatch
 from consumers.records import OffsetRange, Offsets
+from consumers.shelf import MemoryShelf
 from model_store.blob_folder import BlobFolder
 from model_store.keys import Keys
 from model_store.lease import Lease, LeaseKeeper
@@ -36,6 +38,7 @@ from service.training.publishing.candidate import Candidate, Origin, Standing
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
+from service.training.refused_letters import RefusedLetters
 from service.training.trainer import Trainer
 from tests.service.model.configs import network_of, popularity_of
 
@@ -230,18 +233,20 @@ class World:
         assert self.publisher.wait_idle(PATIENCE_S)
         assert self.publisher.failure is None, self.publisher.failure
         self.script: Script | None = None
+        metrics, health = TrainerMetrics(), Health("trainer")
         self.trainer = TimedTrainer(
             self.learner,
             Progress(),
             self.publisher,
             LeaseKeeper(self.store, lease, 3_600.0),
             lambda _: cast(Feeder, self.script),
+            RefusedLetters(MemoryShelf(), ("events",), MemoryDeadLetters, metrics=metrics, health=health),
             event_types=TYPES,
             events_topic="events",
             batch_events=10**9,
             replay=1,
-            metrics=TrainerMetrics(),
-            health=Health("trainer"),
+            metrics=metrics,
+            health=health,
             stop=self.stop,
         )
         self.trainer.submits, self.trainer.store = [], self.store

@@ -1,105 +1,152 @@
-"""Where rejects go: `<topic>.dlq`, with their bytes as they came and headers that say what was wrong."""
+"""Bringing dead letters to their topics: what may pass by itself is waited for, what a topic refuses is said."""
 
 import functools
 import logging
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumers.decode import Reject
 from consumers.kafka_clients import KafkaConfig, make_producer
-from consumers.records import Headers
+from consumers.letters import DeadLetter, Refused
+from consumers.logs import Unrepeated
 
 logger = logging.getLogger(__name__)
+logger.addFilter(Unrepeated())
 
-DLQ_SUFFIX = ".dlq"
-_TRUNCATED_FROM = "error.value_truncated_from"
 _RETRY_S = 0.5
-_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
+_FATAL_FAILURES = 3  # of a letter with as many producers: it will not be otherwise with the next
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
+_OF_ONE_RECORD = (*_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP)  # and of its whole batch
+_PASSING = frozenset(
+    {
+        # no broker, or none yet
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._SSL,
+        KafkaError._AUTHENTICATION,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._WAIT_COORD,
+        # a broker that is busy with itself
+        KafkaError.UNKNOWN,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        # a producer that has lost its place: the next one begins anew
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        # the client's own: another record of the batch was refused, or the client was emptied
+        KafkaError._INVALID_DIFFERENT_RECORD,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+    }
+)
+"""What may be over the next time. Anything else is an answer, and would be the same again."""
 
 
 class DeadLetters(Protocol):
-    """Takes rejects and loses none. After a crash one may be there twice, with the same source offset."""
+    """Delivers letters and loses none. After a crash one may be there twice, with the same source offset."""
 
-    def send(self, rejects: Sequence[Reject]) -> None:
-        """Begin to deliver `rejects`. Does not wait for the broker and raises nothing of it."""
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Begin to deliver. Does not wait for the broker and raises nothing of it."""
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything sent is delivered; waits for it up to `timeout_s` seconds. False means: call again."""
+        """Whether everything sent is delivered or refused; waits up to `timeout_s` seconds. False means: call again."""
+
+    def take_refused(self) -> list[Refused]:
+        """What was refused for good since the last call, as it was sent: it is the caller's now."""
+
+    @property
+    def waits_for(self) -> str:
+        """What was the matter with the last letter that is tried again, for people."""
 
     def close(self) -> None:
         """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
 
 
-def dead_letter_headers(reject: Reject) -> Headers:
-    """The record's own headers, then the contract's; where a name is there twice the last one is ours."""
-    record = reject.record
-    return (
-        *record.headers,
-        ("error.code", reject.code.value.encode()),
-        ("error.message", reject.message.encode(errors="replace")),
-        ("source.topic", record.topic.encode()),
-        ("source.partition", str(record.partition).encode()),
-        ("source.offset", str(record.offset).encode()),
-    )
-
-
 class MemoryDeadLetters:
-    """Keeps them in a list."""
+    """Keeps them in a list; `refuse` says why a letter is refused, or '' where it is not."""
 
-    def __init__(self) -> None:
-        self.rejects: list[Reject] = []
+    waits_for = ""
 
-    def send(self, rejects: Sequence[Reject]) -> None:
-        self.rejects += rejects
+    def __init__(self, refuse: Callable[[DeadLetter], str] = lambda letter: "") -> None:
+        self.letters: list[DeadLetter] = []
+        self._refuse = refuse
+        self._refused: list[Refused] = []
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            if error := self._refuse(letter):
+                self._refused.append(Refused(letter, error))
+            else:
+                self.letters.append(letter)
 
     def flush(self, timeout_s: float) -> bool:
         return True
+
+    def take_refused(self) -> list[Refused]:
+        refused, self._refused = self._refused, []
+        return refused
 
     def close(self) -> None:
         pass
 
 
-class _Letter:
-    """One reject on its way. A broker that finds it too large gets it with less and less of its value."""
+class _Way:
+    """One letter's way to the broker. One that is too large goes again with less and less of its value."""
 
-    __slots__ = ("bare", "limit", "reject")
+    __slots__ = ("alone", "fatal", "letter", "limit", "now")
 
-    def __init__(self, reject: Reject) -> None:
-        self.reject = reject
-        self.limit: int | None = None  # bytes of the value, None: all
-        self.bare = False  # without the record's own key and headers, when even no value is not enough
+    def __init__(self, letter: DeadLetter) -> None:
+        self.letter = letter
+        self.now = letter  # as it is sent
+        self.limit: int | None = None  # bytes of the value; None: all
+        self.alone = False  # is sent by itself
+        self.fatal = 0  # producers that have failed for good with it
 
-    def shorten(self) -> None:
+    def shorten(self) -> bool:
+        """False where nothing is left to take away."""
         if self.limit is None:
             # The record fitted without our headers, so a little less is nearly always enough.
-            self.limit = max(0, len(self.reject.record.value or b"") - 16_384)
-        else:
-            self.bare = self.limit == 0
+            self.limit = max(0, len(self.letter.value or b"") - 16_384)
+        elif self.limit > 0:
             self.limit //= 2
-
-    def key(self) -> bytes | None:
-        return None if self.bare else self.reject.record.key
-
-    def value(self) -> bytes | None:
-        value = self.reject.record.value
-        return value if value is None or self.limit is None else value[: self.limit]
-
-    def headers(self) -> list[tuple[str, str | bytes | None]]:
-        headers = dead_letter_headers(self.reject)
-        if self.bare:
-            headers = headers[len(self.reject.record.headers) :]
-        if self.limit is not None:
-            headers += ((_TRUNCATED_FROM, str(len(self.reject.record.value or b"")).encode()),)
-        return list(headers)
+        elif self.now.own_headers or self.now.key is not None:
+            self.now = self.now.bare()
+            return True
+        else:
+            return False
+        self.now = self.letter.cut(self.limit)
+        return True
 
 
 class KafkaDeadLetters:
-    """Delivers to Kafka, and tries again until the broker has it: an outage means waiting."""
+    """Delivers to Kafka; an outage means waiting.
 
-    def __init__(self, bootstrap: str, *, extra: KafkaConfig | None = None) -> None:
+    A broker refuses a batch as a whole, so a letter that was refused for what it is goes once more, by itself.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        extra: KafkaConfig | None = None,
+        make_producer: Callable[[str, Mapping[str, Any], KafkaConfig | None], Producer] = make_producer,
+    ) -> None:
         settings = {
             "message.timeout.ms": 0,  # never give one up
             "socket.timeout.ms": 10_000,
@@ -109,73 +156,108 @@ class KafkaDeadLetters:
             # One large record a batch: the broker's limit counts whole batches.
             "batch.size": 65_536,
         }
-        self._make = functools.partial(make_producer, bootstrap, settings, extra)
-        self._producer = self._make()
-        self._waiting: list[_Letter] = []  # not with the producer: new ones, and refused ones to try again
-        self._in_flight: set[_Letter] = set()
+        self._new_producer = functools.partial(make_producer, bootstrap, settings, extra)
+        self._producer = self._new_producer()
+        self._waiting: list[_Way] = []  # not with the producer: new ones, and some to try again
+        self._suspects: list[_Way] = []  # to be sent by themselves
+        self._in_flight: set[_Way] = set()
+        self._refused: list[Refused] = []
         self._retry_at = 0.0
+        self.waits_for = ""
 
-    def send(self, rejects: Sequence[Reject]) -> None:
-        self._waiting += [_Letter(reject) for reject in rejects]
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        self._waiting += [_Way(letter) for letter in letters]
         self._produce()
 
     def flush(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
-        while self._waiting or self._in_flight:
+        while self._waiting or self._suspects or self._in_flight:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             self._produce()
             self._producer.flush(min(left, 0.1))
-            if self._waiting and self._retry_at > time.monotonic():
+            if (self._waiting or self._suspects) and self._retry_at > time.monotonic():
                 time.sleep(min(max(0.0, deadline - time.monotonic()), 0.05))
         return True
+
+    def take_refused(self) -> list[Refused]:
+        refused, self._refused = self._refused, []
+        return refused
 
     def close(self) -> None:
         self._producer.purge()
         self._producer.flush(0)
 
     def _produce(self) -> None:
-        if time.monotonic() < self._retry_at:
+        if time.monotonic() < self._retry_at or any(way.alone for way in self._in_flight):
             return
         waiting, self._waiting = self._waiting, []
-        for n, letter in enumerate(waiting):
-            record = letter.reject.record
+        if not waiting and not self._in_flight and self._suspects:
+            waiting = [self._suspects.pop(0)]
+        for n, way in enumerate(waiting):
+            letter = way.now
 
-            def delivered(error: KafkaError | None, _: Message, letter: _Letter = letter) -> None:
-                self._on_delivery(letter, error)
+            def delivered(error: KafkaError | None, _: Message, way: _Way = way) -> None:
+                self._on_delivery(way, error)
 
-            self._in_flight.add(letter)
+            self._in_flight.add(way)
             try:
                 self._producer.produce(
-                    record.topic + DLQ_SUFFIX,
-                    key=letter.key(),
-                    value=letter.value(),
-                    headers=letter.headers(),
+                    letter.address,
+                    key=letter.key,
+                    value=letter.value,
+                    headers=list(letter.headers),
                     on_delivery=delivered,
                 )
             except BufferError:  # the producer's queue is full
-                self._in_flight.discard(letter)
-                self._waiting += waiting[n:]
+                self._in_flight.discard(way)
+                for each in waiting[n:]:
+                    self._again(each)
                 return
             except KafkaException as error:
-                self._on_delivery(letter, error.args[0])
+                self._on_delivery(way, error.args[0])
         self._producer.poll(0)
 
-    def _on_delivery(self, letter: _Letter, error: KafkaError | None) -> None:
-        if letter not in self._in_flight:  # it was taken from a producer that has failed
+    def _on_delivery(self, way: _Way, error: KafkaError | None) -> None:
+        if way not in self._in_flight:  # it was taken from a producer that has failed
             return
-        self._in_flight.discard(letter)
+        self._in_flight.discard(way)
         if error is None:
             return
-        self._waiting.append(letter)
-        if error.code() in _TOO_LARGE:
-            letter.shorten()
-            return
-        logger.warning("a dead letter was refused and is sent again: %s", error.str())
+        if error.code() in _OF_ONE_RECORD and not way.alone:
+            way.alone = True
+            self._again(way)
+        elif error.code() in _TOO_LARGE and way.shorten():
+            self._again(way)
+        elif error.fatal() or error.code() == KafkaError._FATAL:
+            self._begin_anew(way, error)
+        elif error.code() in _PASSING:
+            self._try_again(way, error)
+        else:
+            self._refuse(way, error)
+
+    def _try_again(self, way: _Way, error: KafkaError) -> None:
+        logger.warning("a dead letter was not taken and is sent again: %s", error.str())
+        self.waits_for = error.str()
         self._retry_at = time.monotonic() + _RETRY_S
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            # An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one.
-            self._waiting += self._in_flight
-            self._in_flight.clear()
-            self._producer = self._make()
+        self._again(way)
+
+    def _again(self, way: _Way) -> None:
+        (self._suspects if way.alone else self._waiting).append(way)
+
+    def _begin_anew(self, way: _Way, error: KafkaError) -> None:
+        """An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one."""
+        held = [way, *self._in_flight]
+        self._in_flight.clear()
+        for each in held:
+            each.fatal += 1
+            if each.fatal < _FATAL_FAILURES:
+                self._try_again(each, error)
+            else:
+                self._refuse(each, error)
+        self._producer = self._new_producer()
+
+    def _refuse(self, way: _Way, error: KafkaError) -> None:
+        logger.warning("%s refuses a dead letter: %s", way.letter.address, error.str())
+        self._refused.append(Refused(way.letter, error.str()))

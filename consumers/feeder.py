@@ -11,6 +11,7 @@ from consumers.batcher import MicroBatcher
 from consumers.dead_letters import DeadLetters
 from consumers.decode import DecodeRules, decode
 from consumers.events import DEFAULT_EVENT_WEIGHTS, FUTURE_TOLERANCE_MS
+from consumers.letters import dead_letter
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederStatus, Received
 from consumers.records import TopicPartition, offsets_in, offsets_out
@@ -55,7 +56,8 @@ class FeederLoop:
     """One step after another of the way from records to the pipe.
 
     `items` is read to its end before the first event, so that events meet a catalogue that is as old as they are at
-    most. A batch leaves only when the dead letters of its records are delivered.
+    most. A batch leaves only when the dead letters of its records are delivered, or have gone before it to the parent,
+    where their topic refuses them.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class FeederLoop:
             self._hand_on(batch)
         if records:
             decoded = decode(records, self._rules, self._now_ms())
-            self._dead_letters.send(decoded.rejects)
+            self._dead_letters.send([dead_letter(reject) for reject in decoded.rejects])
             for batch in self._batcher.add(decoded):
                 self._hand_on(batch)
         self._batcher.pass_over(self._source.positions())
@@ -117,7 +119,9 @@ class FeederLoop:
 
     def _hand_on(self, batch: MicroBatch) -> None:
         while not self._dead_letters.flush(_STATUS_EVERY_S / 2):
-            self._say(False, "dead letters wait for the broker")
+            self._say(False, f"dead letters wait for the broker: {self._dead_letters.waits_for or 'no answer'}")
+        for refused in self._dead_letters.take_refused():
+            self._sender.send(refused)
         self._sender.send(batch)
 
     def _say(self, healthy: bool, message: str) -> None:

@@ -1,6 +1,6 @@
 """The bounded hand-off from the feeder process to its parent, over a pipe: columns as bytes, nothing pickled.
 
-A message is one byte for its kind, then for a status a JSON object, and for a batch (little-endian):
+A message is one byte for its kind; then for a status or a refused letter a JSON object, for a batch (little-endian):
 
     u32 n events · u32 bytes of the JSON part · u32 bytes of the users · u32 bytes of the items
     user i32[n] · item i32[n] · type i16[n] · ts i64[n] · value f64[n] · event_key i64[n] · kafka_ts i64[n]
@@ -24,10 +24,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from consumers.letters import Refused
 from consumers.micro_batch import ItemChange, MicroBatch
 from consumers.records import OffsetRange, TopicPartition, offsets_in, offsets_out
 
-_BATCH, _STATUS = b"B", b"S"
+_BATCH, _STATUS, _REFUSED = b"B", b"S", b"R"
 _HEADER = struct.Struct("<4I")
 _COLUMNS = (
     ("user", "<i4"),
@@ -58,7 +59,8 @@ class FeederStatus:
     end_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the partitions' ends when last heard of
 
 
-Received = MicroBatch | FeederStatus
+Received = MicroBatch | FeederStatus | Refused
+"""A refused letter comes before the batch that covers its offset."""
 
 
 class PipeSender:
@@ -134,6 +136,8 @@ def encode(message: Received) -> bytes:
             "end_offsets": offsets_out(message.end_offsets),
         }
         return _STATUS + orjson.dumps(fields)
+    if isinstance(message, Refused):
+        return _REFUSED + message.to_json()
     rest = {
         "catalogue": [[c.item_id, c.deleted, c.available, c.title, c.category] for c in message.catalogue],
         "ranges": [tuple(r) for r in message.ranges],
@@ -156,6 +160,8 @@ def decode_message(data: bytes) -> Received:
         status = orjson.loads(data[1:])
         status["end_offsets"] = offsets_in(status["end_offsets"])
         return FeederStatus(**status)
+    if data[:1] == _REFUSED:
+        return Refused.from_json(data[1:])
     n, json_size, users_size, items_size = _HEADER.unpack_from(data, 1)
     at = 1 + _HEADER.size
     columns: dict[str, NDArray[Any]] = {}

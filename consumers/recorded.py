@@ -1,15 +1,16 @@
 """Micro-batches read again as they were: by their offset ranges, for whoever rebuilds a version from the events."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from consumers.batcher import assemble
 from consumers.decode import DecodeRules, Outcome, Reason, Reject, decode
 from consumers.micro_batch import MicroBatch
+from consumers.read_ahead import ReadAhead
 from consumers.records import OffsetRange, Record, TopicPartition
 from consumers.source import EventSource
 
+MOST_HELD = 100_000  # some 50 MB; a partition that is let go is read again half as many records later, at the soonest
 _POLL_RECORDS = 4096
 _POLL_S = 0.1
 _NEVER_MS = 2**62  # no `ts` is that late: what was too early then is told by the record of the batch, not by the clock
@@ -34,27 +35,33 @@ class RecordedStream:
         items_topic: str,
         *,
         patience_s: float = 60.0,
+        most_held: int = MOST_HELD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`source` is this stream's own and not assigned yet; `wanted`: the ranges of all the batches to come.
 
-        `patience_s`: seconds without any record before `NoAnswer`.
+        `patience_s`: seconds without any record before `NoAnswer`. `most_held`: records in memory, beside one poll and
+        the batch that is asked for.
         """
         self._source = source
         self._rules = DecodeRules(event_types, items_topic, future_tolerance_ms=_NEVER_MS)
         self._types = {name: number for number, name in enumerate(event_types)}
         self._patience_s, self._clock = patience_s, clock
-        self._ends: dict[TopicPartition, int] = {}
-        self._held: dict[TopicPartition, deque[Record]] = {}
         self._first: dict[TopicPartition, int] = {}  # what is before was expired when it was asked for
         starts: dict[str, dict[int, int]] = {}
+        ends: dict[TopicPartition, int] = {}
         for topic, partition, start, end in wanted:
             of_topic, where = starts.setdefault(topic, {}), TopicPartition(topic, partition)
             of_topic[partition] = min(of_topic.get(partition, start), start)
-            self._ends[where] = max(self._ends.get(where, end), end)
-            self._held.setdefault(where, deque())
+            ends[where] = max(ends.get(where, end), end)
+        self._ahead = ReadAhead(ends, most_held)
         if starts:
             source.assign(starts)
+
+    @property
+    def held(self) -> int:
+        """Records in memory, read and not yet asked for."""
+        return self._ahead.held
 
     def read(self, ranges: Sequence[OffsetRange], records: int, ahead: Iterable[tuple[str, int, int]]) -> MicroBatch:
         """The batch of these ranges, `records` records in all, those of `ahead` rejected for being in the future.
@@ -68,11 +75,12 @@ class RecordedStream:
         return assemble({p: self._decoded(of, too_early) for p, of in taken.items() if of}, ranges, self._types)
 
     def _take(self, wanted: OffsetRange) -> list[Record]:
-        where = TopicPartition(wanted.topic, wanted.partition)
-        held, since = self._held[where], self._clock()
-        # A range may end behind its last record (see `MicroBatcher.pass_over`), so what counts is where reading stands.
-        while self._source.positions().get(where, -1) < wanted.end and not self._source.caught_up:
-            if self._poll():
+        where, since = TopicPartition(wanted.topic, wanted.partition), self._clock()
+        while self._has_come_to(where) < wanted.end and not self._is_at_end(where):
+            if (let_go := self._ahead.let_go(where)) is not None:
+                self._source.seek({where: max(let_go, wanted.start)})
+                self._ahead.read_again(where)
+            if self._poll(wanted):
                 since = self._clock()
             elif self._clock() - since > self._patience_s:
                 raise NoAnswer(
@@ -80,19 +88,24 @@ class RecordedStream:
                 )
         if wanted.start < (first := self._first.get(where, 0)):
             raise EventsGone(f"{_named([wanted])} is needed, and everything before {first} has expired")
-        records = []
-        while held and held[0].offset < wanted.end:
-            records.append(held.popleft())
-        return [record for record in records if record.offset >= wanted.start]
+        return self._ahead.take(wanted)
 
-    def _poll(self) -> bool:
+    def _has_come_to(self, where: TopicPartition) -> int:
+        """Every record before this offset was read, and is held as long as it is wanted."""
+        let_go = self._ahead.let_go(where)
+        return self._source.positions().get(where, -1) if let_go is None else let_go
+
+    def _is_at_end(self, where: TopicPartition) -> bool:
+        """Whether there is nothing more to come: a range that goes on has lost its records."""
+        if self._ahead.let_go(where) is not None or not self._source.caught_up:
+            return False
+        return self._source.positions().get(where, -1) >= self._source.end_offsets().get(where, 0)
+
+    def _poll(self, wanted: OffsetRange) -> bool:
         records = self._source.poll(_POLL_RECORDS, _POLL_S)
         for gap in self._source.take_expired():
             self._first[TopicPartition(gap.topic, gap.partition)] = gap.end
-        for record in records:
-            where = TopicPartition(record.topic, record.partition)
-            if record.offset < self._ends.get(where, 0):
-                self._held[where].append(record)
+        self._ahead.add(records, wanted)
         return bool(records)
 
     def _decoded(self, records: list[Record], too_early: set[tuple[str, int, int]]) -> list[tuple[Record, Outcome]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from model_store.codec import checksum, decode
 from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest, InvalidUpdate
 from model_store.store import ModelStore
-from model_store.version import BlobRef, Manifest
+from model_store.version import BlobRef, Head, Manifest
 from model_store.weights import TRAINER, State, Update, Want
 
 # parents are mostly one below, so manifests are fetched by the block before it is known which are needed
@@ -19,7 +19,7 @@ _LARGEST_BLOCK = 1024
 _BYTES_AT_ONCE = 64 << 20
 
 
-def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Manifest]:
+def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Head]:
     """The versions to apply, in order, to come to `want`: from the one after `have`, or else from a snapshot on.
 
     Raises: BrokenChain, naming the version whose manifest is missing or damaged or of another configuration.
@@ -35,7 +35,7 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Ma
             block = min(2 * max(block, _BLOCK), _LARGEST_BLOCK)
         return found[version]
 
-    chain: list[Manifest] = []
+    chain: list[Head] = []
     version = want
     while version != have:
         data = fetch(version)
@@ -58,7 +58,7 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Ma
 
 def updates_between(
     store: ModelStore, have: int | None, want: int, *, readers: bool = True, names: Want | None = None
-) -> list[tuple[Manifest, Update]]:
+) -> list[tuple[Head, Update]]:
     """What brings a reader from the version it has (None: nothing) to the one it wants, verified as a whole.
 
     The first update is full where the way begins with a snapshot: then what the reader had counts for nothing. A
@@ -78,13 +78,13 @@ def updates_between(
     return list(_updates(store, way, readers, names))
 
 
-def _before(store: ModelStore, have: int, snapshot: Manifest, readers: bool) -> list[Manifest] | None:
+def _before(store: ModelStore, have: int, snapshot: Head, readers: bool) -> list[Head] | None:
     """The versions after `have` up to a snapshot's parent, where the snapshot adds nothing to that and they are less to
     load than it; they may hold further such snapshots. None where it is not so, or they cannot be read."""
-    way: list[Manifest] = []
+    way: list[Head] = []
     limit = _bytes(snapshot, readers)
     try:
-        while not snapshot.batches and snapshot.parent is not None and snapshot.parent >= have:
+        while not snapshot.learned and snapshot.parent is not None and snapshot.parent >= have:
             part = manifests_between(store, have, snapshot.parent)
             parent = part[-1] if part else _fetched(store, have)
             if parent.config_digest != snapshot.config_digest:
@@ -132,7 +132,7 @@ class Found:
     """The newest whole version, and what was passed over: (version, what is wrong with it)."""
 
     version: int
-    manifest: Manifest
+    manifest: Head
     state: State
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
@@ -193,7 +193,7 @@ def newest_checkpoint(store: ModelStore) -> Found | None:
     return Found(at.version, at, load(store, at.version), found.skipped)
 
 
-def checkpoint_of(store: ModelStore, version: int) -> Manifest:
+def checkpoint_of(store: ModelStore, version: int) -> Head:
     """The newest version with the trainer's own state among those that a version is built on, itself included.
 
     Raises: BrokenChain, StoreUnavailable.
@@ -222,16 +222,16 @@ def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
         at = manifest.parent
 
 
-def _fetched(store: ModelStore, version: int) -> Manifest:
+def _fetched(store: ModelStore, version: int) -> Head:
     (data,) = store.manifest_bytes([version])
     if data is None:
         raise BrokenChain(f"the manifest of version {version} is missing", version)
     return _read(store, version, version, data)
 
 
-def _read(store: ModelStore, want: int, version: int, data: bytes) -> Manifest:
+def _read(store: ModelStore, want: int, version: int, data: bytes) -> Head:
     try:
-        return store.read(version, data)
+        return store.read_head(version, data)
     except DamagedManifest as error:
         raise BrokenChain(f"version {want}: {error}", version) from None
 
@@ -244,7 +244,7 @@ def _leads_over(version: int | None, parents: dict[int, int | None], bad: set[in
     return False
 
 
-def _apply(state: State, manifest: Manifest, update: Update) -> None:
+def _apply(state: State, manifest: Head, update: Update) -> None:
     try:
         state.apply(update)
     except InvalidUpdate as error:
@@ -254,13 +254,13 @@ def _apply(state: State, manifest: Manifest, update: Update) -> None:
 
 
 def _updates(
-    store: ModelStore, manifests: Sequence[Manifest], readers: bool, names: Want | None, *, passing: bool = False
-) -> Iterator[tuple[Manifest, Update]]:
+    store: ModelStore, manifests: Sequence[Head], readers: bool, names: Want | None, *, passing: bool = False
+) -> Iterator[tuple[Head, Update]]:
     """The decoded updates in order, fetching so many versions at once as 64 MB of blobs hold.
 
     passing: snapshots on the way add nothing, and nothing of them is fetched.
     """
-    ahead: list[tuple[Manifest, dict[str, BlobRef] | None]] = []
+    ahead: list[tuple[Head, dict[str, BlobRef] | None]] = []
     waiting = 0
     for place, manifest in enumerate(manifests, 1):
         refs = None if passing and manifest.kind == "snapshot" else _blobs(manifest, readers)
@@ -277,16 +277,16 @@ def _updates(
             ahead, waiting = [], 0
 
 
-def _blobs(manifest: Manifest, readers: bool) -> dict[str, BlobRef]:
+def _blobs(manifest: Head, readers: bool) -> dict[str, BlobRef]:
     return {name: ref for name, ref in manifest.blobs.items() if not (readers and name.startswith(TRAINER))}
 
 
-def _bytes(manifest: Manifest, readers: bool) -> int:
+def _bytes(manifest: Head, readers: bool) -> int:
     return sum(ref.bytes for ref in _blobs(manifest, readers).values())
 
 
 def _decoded(
-    store: ModelStore, manifest: Manifest, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None
+    store: ModelStore, manifest: Head, blobs: dict[str, tuple[BlobRef, bytes | None]], names: Want | None
 ) -> Update:
     version = manifest.version
     whole: dict[str, bytes] = {}

@@ -137,7 +137,7 @@ class MemoryStore(ModelStore):
 
     def rollback(self, version: int, reason: str) -> None:
         with self._lock:
-            self.manifest(version)
+            self.head(version)
             self._pinned, self._pinned_at = version, self._clock()
             self._point(CHAMPION, version, "rollback", reason)
 
@@ -148,7 +148,7 @@ class MemoryStore(ModelStore):
             chosen = version if version is not None else self._newest
             if chosen is None:
                 raise NoSuchVersion("no version has been published")
-            self.manifest(chosen)
+            self.head(chosen)
             self._pinned = self._pinned_at = None
             self._point(CHAMPION, chosen, "promote", reason)
             return chosen

@@ -9,6 +9,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from model_store.errors import ModelStoreError, StoreUnavailable
+from model_store.redis_url import check_redis_url
 
 Command = Sequence[str | bytes | int | float]
 """A command and its arguments, as one would type them."""
@@ -26,11 +27,13 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
     # typed Any: the library's own types and the stubs that some environments hold disagree about it
     library: Any = redis.Redis
     try:
+        check_redis_url(url)
+        over_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
         client = library.from_url(
             url,
             socket_timeout=timeout,
             socket_connect_timeout=min(timeout, 3.0),
-            socket_keepalive=True,
+            **over_tcp,
             # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
             health_check_interval=15,
             # not a timeout: whoever is silent once would be waited for as often again before anybody hears of it
@@ -39,8 +42,9 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
             command_packer=_Packer(),
             protocol=2,  # one shape of answers with every server from 6.2 on
         )
-    except ValueError as error:
-        raise ModelStoreError(str(error)) from error
+        client.connection_pool.make_connection()  # which is not opened: some options are looked at only here
+    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
+        raise ModelStoreError(f"the address of Redis: {error}") from error
     return RedisConnection(client)
 
 
@@ -71,7 +75,7 @@ class RedisConnection:
                 # the primary has become a replica: look its name up anew, the next connection may lead to the new one
                 self.client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(answer, redis.exceptions.RedisError):
-                raise StoreUnavailable(f"Redis: {answer}") from answer
+                raise StoreUnavailable(f"Redis: {_told(answer)}") from answer
         return answers
 
     def script(self, source: str) -> "Script":
@@ -93,7 +97,19 @@ class RedisConnection:
                     pipe.execute_command(*command)
                 return list(pipe.execute(raise_on_error=False))
         except redis.exceptions.RedisError as error:
-            raise StoreUnavailable(f"Redis: {error}") from error
+            raise StoreUnavailable(f"Redis: {_told(error)}") from error
+
+
+# of a cluster's answers the library keeps but the slot and the address
+_FIRST_WORDS: dict[type[Exception], str] = {redis.exceptions.MovedError: "MOVED", redis.exceptions.AskError: "ASK"}
+
+
+def _told(error: Exception) -> str:
+    """What the server or the library says, on one line."""
+    first = _FIRST_WORDS.get(type(error))
+    if first is None:
+        return str(error)
+    return f"{first} {error}: this is one node of a Redis Cluster, and the key lies on another"
 
 
 class _Packer:

@@ -204,7 +204,7 @@ class RedisStore(ModelStore):
         return self._point("move", version, reason, alias, lease)
 
     def rollback(self, version: int, reason: str) -> None:
-        self.manifest(version)
+        self.head(version)
         self._point("rollback", version, reason)
 
     def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
@@ -212,7 +212,7 @@ class RedisStore(ModelStore):
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
-        self.manifest(chosen)
+        self.head(chosen)
         self._point("promote", chosen, reason, lease=lease)
         return chosen
 

@@ -1,12 +1,14 @@
 """What a model store promises, whatever it keeps things in. One law suite holds every implementation to it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from model_store.errors import DamagedManifest, NoSuchVersion
 from model_store.lease import Lease
 from model_store.signature import Signer
-from model_store.version import BlobRef, Manifest, Summary
+from model_store.version import BlobRef, Head, Manifest, Summary
+
+_Form = TypeVar("_Form", Head, Manifest)
 
 CHAMPION = "champion"  # the live version
 CHALLENGER = "challenger"  # the newest one that is published and was not let through; gone once a newer one is live
@@ -207,16 +209,30 @@ class ModelStore(Protocol):
             raise NoSuchVersion(f"version {version} is not in the store")
         return found
 
+    def head(self, version: int) -> Head:
+        """A manifest without its micro-batches. Raises: NoSuchVersion, DamagedManifest."""
+        (data,) = self.manifest_bytes([version])
+        if data is None:
+            raise NoSuchVersion(f"version {version} is not in the store")
+        return self.read_head(version, data)
+
     def read(self, version: int, data: bytes) -> Manifest:
-        """The manifest that lies under a version's number. Every reading goes through here, so that none of them
-        forgets the signature. Raises: DamagedManifest, naming the version."""
+        """The manifest that lies under a version's number. Raises: DamagedManifest, naming the version."""
+        return self._read(Manifest, version, data)
+
+    def read_head(self, version: int, data: bytes) -> Head:
+        """The same without its micro-batches, for whoever does not learn. Raises: DamagedManifest, as above."""
+        return self._read(Head, version, data)
+
+    def _read(self, form: type[_Form], version: int, data: bytes) -> _Form:
+        """Every reading goes through here, so that none of them forgets the signature."""
         try:
-            manifest = Manifest.from_json(data if self.signer is None else self.signer.verify(data))
+            found = form.from_json(data if self.signer is None else self.signer.verify(data))
         except DamagedManifest as error:
             raise DamagedManifest(f"version {version}: {error}", version) from None
-        if manifest.version != version:
-            raise DamagedManifest(f"version {version}: the manifest of version {manifest.version} lies there", version)
-        return manifest
+        if found.version != version:
+            raise DamagedManifest(f"version {version}: the manifest of version {found.version} lies there", version)
+        return found
 
     def written(self, manifest: Manifest) -> bytes:
         """What is published of a manifest: its JSON, signed where there is a signer."""

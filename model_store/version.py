@@ -8,19 +8,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     FiniteFloat,
+    GetCoreSchemaHandler,
     JsonValue,
     StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import CoreSchema, core_schema
 
 from model_store.errors import DamagedManifest
 
@@ -88,8 +90,9 @@ class BatchRecord(_Record):
         return ranges
 
 
-class Manifest(_Record):
-    """A version: what it is made of, and what it was made from. Metrics are finite: leave out what is not."""
+class Head(_Record):
+    """A version without the micro-batches that it was made from, which may be many thousand: what it is made of, and
+    whatever else a reader needs. Metrics are finite: leave out what is not."""
 
     format: Literal[2] = 2
     version: Version
@@ -100,7 +103,6 @@ class Manifest(_Record):
     kafka: KafkaIds
     trained_through: dict[str, dict[str, Count]]  # topic -> partition -> the offset to read next
     events_trained: Count
-    batches: tuple[BatchRecord, ...] = ()
     checkpoint: bool = True  # whether the trainer's own state is in it as well, so that a trainer can go on from here
     config_digest: str
     config: dict[str, JsonValue] = Field(default_factory=dict)  # what the digest is of, for people
@@ -125,6 +127,31 @@ class Manifest(_Record):
         """`created_at` as epoch seconds."""
         return datetime.fromisoformat(self.created_at).timestamp()
 
+    @property
+    def learned(self) -> bool:
+        """Whether there are micro-batches; without any it is its parent once more."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Head":
+        """As `Manifest.from_json`; the batches are passed over, and not looked at."""
+        return _read(_HeadOfJson, data)
+
+    def summary(self) -> "Summary":
+        """What retention and the version list need."""
+        sums = tuple(sorted({ref.checksum for ref in self.blobs.values()}))
+        return Summary(self.version, self.parent, self.kind, self.created, sums)
+
+
+class Manifest(Head):
+    """A version: what it is made of, and what it was made from."""
+
+    batches: tuple[BatchRecord, ...] = ()
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.batches)
+
     def to_json(self) -> bytes:
         """Canonical JSON: UTF-8, keys sorted, no blanks; without `signature` where there is none."""
         fields = self.model_dump(mode="json", exclude={"signature"} if self.signature is None else None)
@@ -133,19 +160,38 @@ class Manifest(_Record):
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
         """Raises: DamagedManifest, naming the first field that is amiss, or the format where it is another one."""
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            if (found := _format_of(data)) not in (None, FORMAT):
-                raise DamagedManifest(f"manifest of format {found!r}: this build reads format {FORMAT}") from None
-            raise DamagedManifest(f"manifest: {where}: {first['msg']} ({error.error_count()} errors)") from None
+        return _read(cls, data)
 
-    def summary(self) -> "Summary":
-        """What retention and the version list need."""
-        sums = tuple(sorted({ref.checksum for ref in self.blobs.values()}))
-        return Summary(self.version, self.parent, self.kind, self.created, sums)
+
+class _AreThereAny:
+    """Of a field that is a list: whether it has an element, found out without making Python objects of them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        empty = core_schema.no_info_after_validator_function(lambda _: False, core_schema.list_schema(max_length=0))
+        return core_schema.with_default_schema(empty, default=True, on_error="default")
+
+
+class _HeadOfJson(Head):
+    any_batches: Annotated[bool, _AreThereAny] = Field(default=False, alias="batches")
+
+    @property
+    def learned(self) -> bool:
+        return self.any_batches
+
+
+_Form = TypeVar("_Form", bound=Head)
+
+
+def _read(form: type[_Form], data: bytes) -> _Form:
+    try:
+        return form.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        if (found := _format_of(data)) not in (None, FORMAT):
+            raise DamagedManifest(f"manifest of format {found!r}: this build reads format {FORMAT}") from None
+        raise DamagedManifest(f"manifest: {where}: {first['msg']} ({error.error_count()} errors)") from None
 
 
 @dataclass(frozen=True, slots=True)

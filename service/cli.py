@@ -6,17 +6,19 @@ torch.
 
 import argparse
 import importlib
+import io
 import os
-import re
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from model_store.errors import ModelStoreError
 from service.process import WrongUsage
+from service.settings_text import complaint
 
 COMMANDS = {
     "up": "run everything on this machine",
@@ -43,18 +45,25 @@ class Command(Protocol):
         ...
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Raises SystemExit for wrong usage and after `--help`."""
+    repair_standard_streams()
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser, parsers = build_parser()
     if not given or given[0] not in COMMANDS:
         parser.parse_args(given)  # ends with the help, or with what is wrong
         parser.error("the command comes first")
-    command = load(given[0])
-    command.arguments(parsers[given[0]])
-    args = parser.parse_args(given)
     try:
-        return command.run(args)
+        command = load(given[0])
+        command.arguments(parsers[given[0]])
+        return command.run(parser.parse_args(given))
     except WrongUsage as error:
         parsers[given[0]].error(str(error))
     except KeyboardInterrupt:
@@ -64,14 +73,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValidationError, SettingsError) as error:
-        return _complain(_settings_line(error), 2)
+        return _complain(f"wrong settings: {complaint(error)}", 2)
     except (OSError, RuntimeError, ModelStoreError) as error:
         return _complain(str(error), 1)
+    except Exception as error:
+        return _complain(_told(error), 1)
+
+
+def repair_standard_streams() -> None:
+    """What was closed when we were started leads to nowhere, or files and sockets of ours would take its place; and a
+    character that the terminal does not know is shown as its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as we run
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser, and those of the commands, which do not know their arguments yet."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidemill",
         description="A streaming recommender. Settings are environment variables, TIDEMILL_*; see the README.",
     )
@@ -84,15 +109,18 @@ def load(name: str) -> Command:
     return cast(Command, importlib.import_module(f"service.commands.{name}"))
 
 
-def _settings_line(error: ValidationError | SettingsError) -> str:
-    if isinstance(error, ValidationError):
-        problems = (f"TIDEMILL_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        return "wrong settings: " + "; ".join(problems)
-    field = re.search(r'field "(\w+)"', str(error))
-    return f"wrong settings: TIDEMILL_{field[1].upper()}: not valid JSON" if field else f"wrong settings: {error}"
+def _told(error: Exception) -> str:
+    """Of an error that nobody expected: what it is. Kafka's client has one class for all that can go wrong."""
+    kafka = sys.modules.get("confluent_kafka")
+    if kafka is not None and isinstance(error, kafka.KafkaException):
+        cause = error.args[0] if error.args else error
+        return f"Kafka: {cause.str() if isinstance(cause, kafka.KafkaError) else cause}"
+    return f"{type(error).__name__}: {error} (TIDEMILL_LOG_LEVEL=DEBUG shows where)"
 
 
 def _complain(line: str, code: int) -> int:
+    if os.environ.get("TIDEMILL_LOG_LEVEL", "").upper() == "DEBUG":
+        traceback.print_exc()
     print(f"tidemill: {' '.join(line.split())}", file=sys.stderr)
     return code
 

@@ -128,6 +128,13 @@ class TrainerMetrics(ConsumerMetrics):
             "published versions learned again at the start, by whether they came out the same",
             "same",
         )
+        self.letters_refused = self._counter(
+            "dead_letters_refused_total", "dead letters that their topic refuses for good, kept in Redis", "topic"
+        )
+        self.letters_shelved = self._gauge("dead_letters_shelved", "of these, how many are in Redis now", "topic")
+        self.letters_dropped = self._counter(
+            "dead_letters_dropped_total", "of these, how many had to make room for newer ones", "topic"
+        )
         self.feeder_restarts = self._counter(
             "feeder_restarts_total", "times the feeder process died or fell silent and was replaced"
         )

@@ -11,7 +11,7 @@ import pytest
 from consumers.decode import Reason
 from service.cli import build_parser, load
 from service.metrics import ConsumerMetrics, ScorerMetrics, TrainerMetrics
-from service.settings import settings_table
+from service.settings_text import settings_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

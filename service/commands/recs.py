@@ -5,12 +5,13 @@ import json
 import sys
 
 from model_store.redis_connection import connect
+from service.argument_types import utf8
 from service.process import Fatal
 from service.settings import CommandSettings
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("user", metavar="USER")
+    parser.add_argument("user", type=utf8, metavar="USER")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,10 +40,10 @@ def run_verify(version: int | None, start: int | None) -> int:
     logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong is said in one line, at the end
     settings = TrainerSettings()
     store = model_store(settings, checkpoint_url=settings.checkpoint_url)
+    number = version if version is not None else store.live()
+    if number is None:
+        raise Fatal("there is no live version yet: has a trainer run?")
     try:
-        number = version if version is not None else store.live()
-        if number is None:
-            raise Fatal("there is no live version yet: has a trainer run?")
         return _prove(settings, store, route_to(store, number, start))
     except (EventsGone, NoAnswer, ModelStoreError) as error:
         raise Fatal(f"version {number} cannot be made again: {error}") from error

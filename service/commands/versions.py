@@ -1,22 +1,23 @@
 """`tidemill versions`: which versions there are, and which one is live, or was."""
 
 import argparse
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from consumers.times import iso
 from model_store.errors import DamagedManifest
 from model_store.redis_store import RedisStore
 from model_store.store import CHAMPION
+from service.argument_types import count, moment
 from service.process import Fatal
 from service.settings import CommandSettings
 from service.stores import model_store
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (default 20)")
-    parser.add_argument("--at", metavar="TIME", help="which version was live then (ISO 8601)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="the newest N (default 20)")
+    parser.add_argument("--at", type=moment, metavar="TIME", help="which version was live then (ISO 8601)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 def _show_versions(store: RedisStore, limit: int) -> int:
     names, pinned = _names(store), store.pinned()
     every = store.versions()
-    numbers = sorted({*every[-max(1, limit) :], *(names.keys() & every)})  # what has a name may be older
+    numbers = sorted({*every[-limit:], *(names.keys() & every)})  # what has a name may be older
     if not numbers:
         raise Fatal("there are no versions yet: has a trainer run?")
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -40,7 +41,7 @@ def _show_versions(store: RedisStore, limit: int) -> int:
             continue  # retired meanwhile
         notes = names.get(version, [])
         try:
-            manifest = store.read(version, data)
+            manifest = store.read_head(version, data)
         except DamagedManifest as error:
             table.add_row(str(version), "-", "-", "-", "-", "-", "-", ", ".join([*notes, str(error)]))
             continue
@@ -76,15 +77,11 @@ def _names(store: RedisStore) -> dict[int, list[str]]:
     return names
 
 
-def _show_live_at(store: RedisStore, at: str) -> int:
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise Fatal(f"{at!r} is not a time in ISO 8601, such as 2026-01-05T10:00:00Z") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    version = store.live_at(moment.timestamp())
+def _show_live_at(store: RedisStore, at_ms: int) -> int:
+    # the log's times are those of Redis, which has none before the epoch
+    version = store.live_at(at_ms / 1000) if at_ms >= 0 else None
     if version is None:
-        raise Fatal(f"no version was live at {at}, as far as the log reaches")
+        raise Fatal(f"no version was live at {iso(at_ms)}, as far as the log reaches")
     print(version)
     return 0
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State, Update
 from service.model.contexts import Contexts
 from service.model.ranker import Blend
@@ -46,12 +47,16 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The n events of a micro-batch that are targets, in their order, as columns."""
+    """n events of a micro-batch in their order, as columns: those that are targets, or those that are dislikes."""
 
     item: Index  # [n] row
     time: Index  # [n] on the event clock
-    weight: NDArray[np.float64]  # [n] above 0
+    weight: NDArray[np.float64]  # [n] above 0 for targets, below for dislikes
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
+
+    @classmethod
+    def none(cls, length: int) -> "Examples":
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty((0, length), np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Lesson:
     seed: int
     replay: int  # past targets to learn again for each fresh one
     examples: Examples
+    disliked: Examples
     blend: Blend  # by which the channels' numbers are added up; taught by the channel whose loss it is part of
     common: Callable[[Tensor], Tensor]  # rows [n] -> [n, F] what the channels without histories know of them
 
@@ -143,6 +149,10 @@ class LearningChannel(Channel, Protocol):
 
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
         """New items, in rows that there is room for."""
+
+    def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
+        """What the catalogue says of items, which have these rows [n]; in the order of the stream, an item may come
+        twice."""
 
     def learn(self, lesson: Lesson) -> Taught:
         """Learns by gradient, before anything of the lesson is counted. Changes nothing by a gradient that is not

@@ -14,7 +14,7 @@ import numpy as np
 
 from model_store.weights import State, Update
 
-LATER_TABLES = frozenset({"trainer/unlisted/id", "trainer/unlisted/since"})
+LATER_TABLES = frozenset({"trainer/item/since", "trainer/unlisted/id", "trainer/unlisted/since"})
 """Tables that earlier releases did not keep: they begin empty."""
 
 FLAT_NETWORK = ("lag_weight", "in_weight", "in_bias", "out_weight", "out_bias")

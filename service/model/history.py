@@ -6,7 +6,8 @@ event at a time (`scoring/user_history.py`); `tests/service/test_histories_agree
 * An event is a duplicate if its key is among those of its user's `LATEST` accepted events; it then changes nothing.
   Every accepted event counts, whatever its type, with or without an `event_id`.
 * What the weight of an accepted event says: above 0, that its user wanted the item, which joins the history and is a
-  target to learn from; below 0, that they did not; 0, nothing. An event without an item joins no history.
+  target to learn from; below 0, a dislike: the item is not listed for that user until they want it again; 0, nothing.
+  An event without an item joins no history.
 * A history is the user's latest `length` items, in the order of the events, repeats included.
 
 Of an event that joins, both sides keep the item. Its type and time, and the text of a `search`, would be further
@@ -20,11 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from service.model.config import HistoryConfig
 
 # Duplicates are recognised among this many of a user's latest accepted events; the contract promises 50
 LATEST = 64
+
+RATING, DISLIKE = "rating", "dislike"
+
+# A rating just above the lowest third has this share of its type's weight: none is so small that it vanishes in floats
+LEAST_LIKED = 1e-3
 
 NO_KEY = 0
 """No event's key: it marks a slot that is empty, or that of an event that cannot be met again."""
@@ -55,15 +61,45 @@ def accept(latest: "array[int]", key: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRule:
-    """What a configuration says of histories."""
+    """What a configuration says of histories.
+
+    With a `rating_scale` the value of a `rating` says how much the item was liked. One in the lowest third of the
+    scale, its upper bound included, counts as a `dislike`. Above it the weight grows linearly, from nothing at that
+    bound to the weight of the type at the top of the scale. Values beyond the scale count as its ends do, and a rating
+    without a value as without a scale.
+
+    >>> rule = HistoryRule(20, {"rating": 2.0, "dislike": -1.0}, rating_scale=(1, 5))
+    >>> rule.weights(np.zeros(6, np.int16), np.array([1, 2, 3, 4, 5, np.nan])).round(2).tolist()
+    [-1.0, -1.0, 0.5, 1.25, 2.0, 2.0]
+    """
 
     length: int  # items
-    event_weights: Mapping[str, float]  # of the accepted event types
+    event_weights: Mapping[str, float]  # of the accepted event types; their order numbers `MicroBatch.type`
+    rating_scale: tuple[float, float] | None = None  # lowest and highest value; None: every rating counts alike
 
     @classmethod
     def of(cls, config: HistoryConfig) -> "HistoryRule":
-        return cls(config.length, config.event_weights)
+        return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
         """Raises KeyError for a type that is not accepted."""
-        return self.event_weights[event.type]
+        weight = self.event_weights[event.type]
+        if event.type == RATING and event.value is not None and self.rating_scale is not None:
+            return float(self._rated(np.array(event.value), self.rating_scale))
+        return weight
+
+    def weights(self, types: NDArray[np.int16], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[n] of a batch's events, as `MicroBatch.type` and `value`. Raises IndexError for a type that has none."""
+        weights = np.array(list(self.event_weights.values()), np.float64)[types]
+        if self.rating_scale is not None and RATING in self.event_weights:
+            rated = (types == list(self.event_weights).index(RATING)) & ~np.isnan(values)
+            weights[rated] = self._rated(values[rated], self.rating_scale)
+        return weights
+
+    def _rated(self, values: NDArray[np.float64], scale: tuple[float, float]) -> NDArray[np.float64]:
+        low, high = scale
+        boundary = low + (high - low) / 3
+        share = np.clip((np.clip(values, low, high) - boundary) / (high - boundary), LEAST_LIKED, 1.0)
+        disliked = self.event_weights.get(DISLIKE, DEFAULT_EVENT_WEIGHTS[DISLIKE])
+        weights: NDArray[np.float64] = np.where(values > boundary, self.event_weights[RATING] * share, disliked)
+        return weights

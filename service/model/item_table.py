@@ -26,12 +26,13 @@ class ItemTable:
         self.names = IdTable("item/id")
         self.listable = RowTable("item/listable", (), torch.uint8, device="cpu")
         self.last_used = RowTable("trainer/item/last_used", (), torch.int64, fill=-1)  # -1: a free row
+        self.since = RowTable("trainer/item/since", (), torch.int64)  # the event clock when its item was given the row
         self.unlisted = Unlisted()
         self._free: list[int] = []  # ascending; rows given back
 
     @property
     def tables(self) -> list[RowTable | IdTable]:
-        return [self.listable, self.last_used, self.names, *self.unlisted.tables]
+        return [self.listable, self.last_used, self.since, self.names, *self.unlisted.tables]
 
     @property
     def size(self) -> int:
@@ -56,6 +57,9 @@ class ItemTable:
         index = np.array(rows, dtype=np.int64)
         self.listable.resize(self.size)
         self.last_used.resize(self.size)
+        self.since.resize(self.size)
+        self.since.array[index] = clock
+        self.since.touch(index)
         shut = self.unlisted.take(ids)  # none, where they are not remembered
         self.set_listable(index, (~shut).astype(np.uint8))
         self.use(index, clock)
@@ -87,4 +91,5 @@ class ItemTable:
     def restored(self) -> None:
         """To be called after the tables were loaded: finds the free rows again."""
         self._free = [row for row, item in enumerate(self.names.ids) if not item]
+        self.since.resize(self.size)  # of an earlier release's model: as if all had been there from the beginning
         self.unlisted.restored()

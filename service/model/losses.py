@@ -8,6 +8,13 @@ The target is there with certainty, so it is counted as it is, and only sampled 
 being drawn: Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025, after Bengio & Senecal (2008). The
 items of the user's own history are there with certainty too, because they are what a repeat bonus has to be weighed
 against, and no shared sample would hold them. A sampled item that is the target or in the history counts once.
+
+A context of weight w < 0 has an item that its user disliked in the target's place, and its loss is unlikelihood,
+
+    -|w| log(1 - p),   p = exp(s_target) / Z
+
+(Welleck et al., "Neural Text Generation with Unlikelihood Training", ICLR 2020), whose gradient is that of a target
+with the weight w p / (1 - p): it pushes hard where the item would be listed, and hardly where it would not be.
 """
 
 from dataclasses import dataclass
@@ -36,6 +43,8 @@ from service.model.ranker import Blend
 CHUNK = 256
 # exp() of what is above this is cut off: far above any real difference of two logits, far below float32's limit
 MAX_EXPONENT = 60.0
+# Z less the target's own part, relative to it, is no less where it is divided by: a disliked item of probability .999
+LEAST_REST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,10 @@ def sampled_softmax(
     """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K],
     what the channels without histories know of the rows.
 
-    `weight` [B] is how much each context counts. No history may be empty. The first `judging` ones alone teach the
-    blend: a replayed target is weighed here against the popularity of today, which says nothing about how
-    far popularity was to be trusted when it happened, and it has been learned from, which flatters the network.
+    `weight` [B] is how much each context counts; below 0: its target is disliked. No history may be empty. The first
+    `judging` ones alone teach the blend: a replayed target is weighed here against the popularity of today, which says
+    nothing about how far popularity was to be trusted when it happened, and it has been learned from, which flatters
+    the network.
     """
     device = unit.device
     b, d = contexts.n, unit.shape[1]
@@ -147,7 +157,7 @@ def sampled_softmax(
     starts = np.searchsorted(once_owner, np.arange(0, b + CHUNK, CHUNK))
     once_at = put(once_owner % CHUNK * len(sample.rows) + once_column)
 
-    weights = put(weight)
+    weights, disliked = put(weight.copy()), bool((weight < 0).any())
     total = torch.empty_like(target_logit)  # [B] Z relative to the target's exponential
     d_left = torch.empty_like(left)
     d_sampled = pull.new_zeros(d, n)
@@ -157,10 +167,12 @@ def sampled_softmax(
         p.view(-1)[once_at[starts[i] : starts[i + 1]]] = 0
         z = p.sum(1).add_(sure_sum[start:stop])
         total[start:stop] = z
+        if disliked:
+            _weigh_dislikes(weights[start:stop], z)
         p.mul_((weights[start:stop] / z).unsqueeze(1))
         torch.mm(p, right, out=d_left[start:stop])
         d_sampled.addmm_(pull[start:stop].T, p)
-    loss = float((weights * total.log()).sum())
+    loss = float((weights * total.log()).sum()) if not disliked else _loss(put(weight), total)
 
     share = weights / total  # [B]
     d_sure = sure_exp * share.index_select(0, sure_entries.owner)  # [X]
@@ -187,6 +199,19 @@ def sampled_softmax(
     d_unit = bag(vectors, put(owed_from[order]), put(offsets), owed_weight[put(order)])
     d_unit[sampled_rows] += d_sampled.T  # unique rows: no two writes meet
     return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient, of_blend)
+
+
+def _weigh_dislikes(weights: Tensor, z: Tensor) -> None:
+    """In place: weights [c] below 0 become w p / (1 - p), where p = 1 / z."""
+    pull = 1 / (z - 1).clamp_(min=LEAST_REST)
+    weights.mul_(torch.where(weights < 0, pull, torch.ones_like(pull)))
+
+
+def _loss(weights: Tensor, total: Tensor) -> float:
+    """Of contexts some of which are dislikes: `weights` as they were given."""
+    likelihood = weights * total.log()
+    unlikelihood = weights * torch.log1p(-1 / total.clamp(min=1 + LEAST_REST))
+    return float(torch.where(weights < 0, unlikelihood, likelihood).sum())
 
 
 def segment_sum(value: Tensor, entries: Entries, n: int, length: int) -> Tensor:

@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
 
 NEW_MODEL = ModelConfig(
     items=ItemsConfig(remember_unlisted=True),
-    channels={"popularity": PopularityConfig(), "network": NetworkConfig()},
+    channels={"popularity": PopularityConfig(), "network": NetworkConfig(dislikes=1.0)},
 )
 """What a new model is made of, where nothing else is asked for."""
 

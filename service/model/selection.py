@@ -11,18 +11,16 @@ from service.model.row_table import BLOCK
 def best_of(scores: Tensor, k: int, least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The k largest of each row of scores [B, C], those above `least`: columns and values; -1 and 0 for the rest.
 
-    With C a multiple of BLOCK, only the k strips with the largest maxima can hold them: a pass for the maxima costs a
-    tenth of a full selection.
+    One more is looked for, which tells whether equal scores are cut apart: then it is not the selection, which gives
+    them in any order, that says which of them are in.
     """
-    n, c = scores.shape
-    strips = c // BLOCK
-    if c % BLOCK == 0 and strips > 2 * k:
-        strip = scores.view(n, BLOCK, strips).amax(1).topk(k, dim=1).indices  # [B, k]
-        columns = (strip.unsqueeze(1) + torch.arange(BLOCK, device=scores.device).unsqueeze(1) * strips).view(n, -1)
-        values, at = scores.gather(1, columns).topk(k, dim=1)
-        columns = columns.gather(1, at)
-    else:
-        values, columns = scores.topk(min(k, c), dim=1)
+    values, columns = _largest(scores, min(k + 1, scores.shape[1]))
+    if values.shape[1] > k:
+        cut, values, columns = values[:, k], values[:, :k], columns[:, :k]
+        tied = torch.nonzero((cut == values[:, -1]) & (cut > least))[:, 0] if k else cut[:0].long()
+        if len(tied):
+            columns[tied] = _lowest_columns(scores.index_select(0, tied), values[tied, -1:], k)
+            values[tied] = scores.index_select(0, tied).gather(1, columns[tied])
     best = values.cpu().numpy()
     rows = columns.cpu().numpy()
     order = np.lexsort((rows, -best), axis=1)
@@ -35,3 +33,28 @@ def best_rows(scores: Tensor, k: int, least: float) -> NDArray[np.int64]:
     """The columns alone, [B, k] also where C < k."""
     rows, _ = best_of(scores, k, least)
     return np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, largest first: values and columns [B, k]; which of equal ones are in is open.
+
+    With C a multiple of BLOCK, only the k strips with the largest maxima can hold them: a pass for the maxima costs a
+    tenth of a full selection.
+    """
+    n, c = scores.shape
+    strips = c // BLOCK
+    if c % BLOCK or strips <= 2 * k:
+        values, columns = scores.topk(k, dim=1)
+        return values, columns
+    strip = scores.view(n, BLOCK, strips).amax(1).topk(k, dim=1).indices  # [B, k]
+    columns = (strip.unsqueeze(1) + torch.arange(BLOCK, device=scores.device).unsqueeze(1) * strips).view(n, -1)
+    values, at = scores.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, at)
+
+
+def _lowest_columns(scores: Tensor, cut: Tensor, k: int) -> Tensor:
+    """[B, k] the columns of all scores [B, C] above `cut` [B, 1], and of the lowest ones that equal it."""
+    above, equal = scores > cut, scores == cut
+    room = k - above.sum(1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(1) <= room))
+    return chosen.nonzero()[:, 1].view(len(scores), k)

@@ -6,9 +6,10 @@ another's partitions goes on exactly.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
-from consumers.decode import DecodeRules, decode
+from consumers.decode import decode
 from consumers.events import Interaction
 from consumers.records import Record, TopicPartition
 from consumers.times import now_ms
@@ -53,21 +54,14 @@ class Histories:
     def take(self, records: Sequence[Record]) -> None:
         """Takes records into the histories of their users. Raises StoreUnavailable."""
         self._rule.follow()
-        decoded = decode(records, self._decode_rules(), self._clock())
+        rules = replace(self._settings.decode_rules, event_types=self._rule.current.event_weights)
+        decoded = decode(records, rules, self._clock())
         events = [(o, r) for o, r in zip(decoded.outcomes, records, strict=True) if isinstance(o, Interaction)]
         self._load([event.user_id for event, _ in events])
         for event, record in events:
             self._take(event, record)
         for reject in decoded.rejects:
             self._metrics.events_rejected.labels(reject.code).inc()
-
-    def _decode_rules(self) -> DecodeRules:
-        settings = self._settings
-        return DecodeRules(
-            event_types=self._rule.current.event_weights,
-            items_topic=settings.items_topic,
-            future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
-        )
 
     def _load(self, user_ids: Sequence[str]) -> None:
         """Brings users into memory whose history is not there yet."""
@@ -125,7 +119,7 @@ class Histories:
             last = user.unsaved[-1]
             acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
         for where, named in acted.items():
-            self._lists.note_active(where, named)
+            self._lists.note_active(where, named, self._quiet_before())
 
     def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
         stored = self._lists.histories([user.user_id for user in users])

@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.records import TopicPartition
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
-from model_store.version import Manifest
+from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.budget import Budget
 from service.scoring.catalogue import Catalogue
-from service.scoring.list_store import ListStore
+from service.scoring.list_store import ListStore, UserList
 from service.scoring.recommendations import list_json
 from service.scoring.reloader import Reloader, Weights
 from service.scoring.top_k import Ranked, excluded, rank
@@ -52,6 +53,7 @@ class ListWriter:
         self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # and of what it was worked out
         self._groups = 0
         self._default_at = -math.inf
+        self._nothing: Edition | None = None  # of the trending list, when it is empty
 
     @property
     def has_work(self) -> bool:
@@ -98,7 +100,7 @@ class ListWriter:
         return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
-        hide = self._settings.hide_seen != "none"
+        hide = self._settings.hide_seen
         with self._metrics.score_seconds.time(), weights.lock:
             manifest = weights.manifest  # of the weights as they are under the lock
             ranked = rank(
@@ -106,12 +108,17 @@ class ListWriter:
                 [user.history.items for user in group],
                 self._settings.top_k,
                 exclude=self._excluded(weights),
-                hidden=[user.history.hidden for user in group] if hide else None,
+                hidden=[user.history.left_out(hide) for user in group],
             )
         at = iso(now_ms())
         self._lists.write_lists(
             [
-                (user.user_id, _json(user.user_id, best, manifest, user.history.events_seen, at))
+                UserList(
+                    user.user_id,
+                    [item for item, _ in best],
+                    _json(user.user_id, best, manifest, user.history.events_seen, at),
+                    self._swept_with(user),
+                )
                 for user, best in zip(group, ranked, strict=True)
             ]
         )
@@ -120,15 +127,25 @@ class ListWriter:
         for user, best in zip(group, ranked, strict=True):
             self._active.written(user, edition, now, wall, empty=not best)
 
+    def _swept_with(self, user: ActiveUser) -> list[TopicPartition]:
+        """The partitions that the user's events are in: whoever reads one of them sweeps the list. The first one for a
+        user of whom no events are known (their history was damaged)."""
+        topic = self._settings.events_topic
+        found = [where for where in user.history.next_offsets if where.topic == topic]
+        return found or [TopicPartition(topic, 0)]
+
     def _write_default(self, weights: Weights, now: float) -> None:
-        """The trending list, for users who are not known."""
-        if now - self._default_at < DEFAULT_LIST_EVERY_S:
+        """The trending list, for users who are not known: from time to time, and at once when there may be something
+        to list for the first time."""
+        edition = self._edition(weights.version)
+        due = now - self._default_at >= DEFAULT_LIST_EVERY_S or self._nothing not in (None, edition)
+        if not due:
             return
         with weights.lock:
             manifest = weights.manifest
             [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
         self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
-        self._default_at = now
+        self._default_at, self._nothing = now, None if best else edition
 
     def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:
         """The rows of blocked items, worked out once a version or change of the catalogue."""
@@ -138,7 +155,7 @@ class ListWriter:
         return self._mask[1]
 
 
-def _json(user_id: str, best: Ranked, manifest: Manifest, events_seen: int, at: str) -> bytes:
+def _json(user_id: str, best: Ranked, manifest: Head, events_seen: int, at: str) -> bytes:
     return list_json(
         user_id,
         best,

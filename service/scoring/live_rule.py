@@ -43,7 +43,7 @@ class LiveRule:
 
 
 def own_rule(settings: ScorerSettings) -> HistoryRule:
-    return HistoryRule(length=settings.history_length, event_weights=settings.event_weights)
+    return HistoryRule(settings.history_length, settings.event_weights, settings.rating_range)
 
 
 def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
@@ -55,8 +55,15 @@ def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
         ours, theirs = (_weight(rule, kind) for rule in (own, live))
         if ours != theirs:
             found.append(f"event_weights {kind} {theirs}, here {ours}")
+    if own.rating_scale != live.rating_scale:
+        ours, theirs = (_scale(rule.rating_scale) for rule in (own, live))
+        found.append(f"rating_scale {theirs}, here {ours}")
     return found
 
 
 def _weight(rule: HistoryRule, kind: str) -> str:
     return f"{rule.event_weights[kind]:g}" if kind in rule.event_weights else "(not accepted)"
+
+
+def _scale(scale: tuple[float, float] | None) -> str:
+    return "(none)" if scale is None else f"{scale[0]:g},{scale[1]:g}"

@@ -82,7 +82,7 @@ def _learned_from(store: ModelStore) -> KafkaIdentity | None:
     if newest is None:
         return None
     try:
-        learned = store.manifest(newest).kafka
+        learned = store.head(newest).kafka
     except (Damaged, NoSuchVersion):
         return None  # the trainer mends it, and looks at the version it goes on from
     return KafkaIdentity(learned.cluster_id, learned.topics)
@@ -92,7 +92,7 @@ def _live_history(store: ModelStore) -> HistoryConfig | None:
     """By what settings the version was made that will be scored with. Raises StoreUnavailable."""
     try:
         live = store.live()
-        return None if live is None else parse(store.manifest(live).config).history
+        return None if live is None else parse(store.head(live).config).history
     except (Damaged, NoSuchVersion, UnknownConfig):
         return None  # the reloader says so, and serves what it finds
 

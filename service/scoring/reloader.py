@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from model_store.chain import newest_whole, updates_between
 from model_store.errors import BrokenChain, Damaged, InvalidUpdate, NoSuchVersion, StoreUnavailable
 from model_store.store import ModelStore
-from model_store.version import Manifest
+from model_store.version import Head
 from model_store.weights import Update
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
@@ -36,7 +36,7 @@ class Weights:
     """A model of one version. Hold `lock` while scoring with it."""
 
     recommender: Recommender
-    manifest: Manifest
+    manifest: Head
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -130,7 +130,7 @@ class Reloader:
         steps = updates_between(self._store, have, live)
         self._swap([update for _, update in steps], steps[-1][0])
 
-    def _swap(self, updates: list[Update], manifest: Manifest) -> None:
+    def _swap(self, updates: list[Update], manifest: Head) -> None:
         if self.weights is not None and not any(each.full or each.tables or each.tensors for each in updates):
             with self.weights.lock:  # the same weights by another name
                 self.weights.manifest = manifest
@@ -146,7 +146,7 @@ class Reloader:
         self._missed = missed
         self._tell(manifest.version)
 
-    def _empty(self, manifest: Manifest) -> Weights:
+    def _empty(self, manifest: Head) -> Weights:
         """A model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
         try:
             return Weights(Recommender(parse(manifest.config), self._device), manifest)
@@ -188,7 +188,7 @@ class Reloader:
         return found is not None
 
 
-def _bring_to(manifest: Manifest, weights: Weights, updates: Sequence[Update]) -> None:
+def _bring_to(manifest: Head, weights: Weights, updates: Sequence[Update]) -> None:
     """`weights` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
     cannot score with."""
     with weights.lock:  # a scorer may still be in the middle of its last group with it

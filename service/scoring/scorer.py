@@ -99,7 +99,6 @@ class Scorer:
         while not self._stop.is_set() and not self._catalogue.caught_up:
             self._catalogue.poll(0.1)
             self._tell_kafka(self._catalogue.status)
-        self._sweeper.sweep_soon(set(self._catalogue.blocked))
         self._source.subscribe([self._settings.events_topic], self._on_assigned, self._on_revoked, self._on_lost)
         self._health.started()
 
@@ -173,6 +172,7 @@ class Scorer:
     def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
         self._offsets.assign(partitions)
+        self._sweeper.take_over(partitions, self._catalogue.blocked)
         log.info("reading %s", ", ".join(f"{p.topic}[{p.partition}]" for p in self._offsets.assigned))
         try:
             self._histories.take_over(partitions)
@@ -186,6 +186,7 @@ class Scorer:
     def _on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         self._offsets.lose(partitions)
         self._histories.lose(partitions)
+        self._sweeper.lose(partitions)
 
     def _store_and_commit(self) -> None:
         """For whoever goes on. The latest seconds are read again there, and skipped: Redis may lose them yet, and

@@ -1,26 +1,46 @@
 """Takes deleted and unavailable items out of lists at rest, within seconds.
 
-Every scorer sweeps all lists. That is more work than once, and needs no agreement: a list that a scorer wrote before it
-had heard of the deletion is swept by that scorer itself afterwards, so none can slip through.
+Each scorer sweeps the lists of the users of its partitions. It finds those that hold an item by the index that is
+written with each list (`list_index`), and only those are touched. A list that a scorer wrote before it had heard of a
+deletion is swept by that scorer itself afterwards, also in a partition that it has lost since; and whoever takes a
+partition over sweeps it of all that may not be listed. So nobody must agree with anybody.
 """
 
 import logging
+import math
 import threading
+import time
+from collections.abc import Callable, Iterable
 
+from consumers.records import TopicPartition
 from model_store.errors import StoreUnavailable
 from service.metrics import ScorerMetrics
+from service.scoring.list_index import Holders, expired
 from service.scoring.list_store import ListStore
-from service.scoring.recommendations import without
+from service.scoring.recommendations import items_in
 
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.5  # deletions of so long are swept together
+REST_AT_MOST_S = 2.0  # else a sweep rests for as long as the last one took: at most half of a core, and 10 s are kept
+TRIM_EVERY_S = 3600.0  # entries of lists that have expired are dropped by each sweep, and without any so often
+LOST_FOR_S = 60.0  # deletions are heard of within seconds: later, nothing that was written here can hold one
 
 
 class Sweeper:
-    def __init__(self, lists: ListStore, metrics: ScorerMetrics) -> None:
-        self._lists, self._metrics = lists, metrics
-        self._wanted: set[str] = set()
+    def __init__(
+        self,
+        lists: ListStore,
+        metrics: ScorerMetrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock`: seconds. `wall`: epoch seconds."""
+        self._lists, self._metrics, self._clock, self._wall = lists, metrics, clock, wall
+        self._mine: dict[TopicPartition, float] = {}  # until when their lists are swept here
+        self._wanted: dict[TopicPartition, set[str]] = {}  # items to take out of the lists of a partition
+        self._wanted_of_default: set[str] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -34,48 +54,94 @@ class Sweeper:
         self._wake.set()
         self._thread.join()
 
+    def take_over(self, partitions: Iterable[TopicPartition], blocked: set[str]) -> None:
+        """From now on their lists are swept here, and at once of all that may not be listed: whoever had them before
+        may have gone before it could."""
+        taken = list(partitions)
+        with self._lock:
+            self._mine.update(dict.fromkeys(taken, math.inf))
+        self._want(taken, blocked)
+
+    def lose(self, partitions: Iterable[TopicPartition]) -> None:
+        """No more lists are written in them here."""
+        until = self._clock() + LOST_FOR_S
+        with self._lock:
+            self._mine.update((where, until) for where in partitions if where in self._mine)
+
     def sweep_soon(self, items: set[str]) -> None:
         """The caller writes no more lists that hold `items`."""
         if items:
+            self._want(self._sweeps(), items)
+
+    def sweep(self) -> int:
+        """What is wanted by now; how many lists have changed. Raises StoreUnavailable, and may then be called again."""
+        with self._lock:
+            wanted, self._wanted = self._wanted, {}
+            of_default, self._wanted_of_default = self._wanted_of_default, set()
+            self._wake.clear()
+        swept = 0
+        try:
+            swept += self._sweep_default(of_default)
+            while wanted and not self._stopping.is_set():
+                where, items = next(iter(wanted.items()))
+                swept += self._sweep_partition(where, items)
+                del wanted[where]
+        except StoreUnavailable:
             with self._lock:
-                self._wanted |= items
+                self._wanted_of_default |= of_default
+                for where, items in wanted.items():
+                    self._wanted.setdefault(where, set()).update(items)
+                self._wake.set()
+            raise
+        finally:
+            self._metrics.lists_swept.inc(swept)
+        return swept
+
+    def _sweeps(self) -> list[TopicPartition]:
+        """The partitions whose lists are swept here now."""
+        with self._lock:
+            self._mine = {where: until for where, until in self._mine.items() if until > self._clock()}
+            return list(self._mine)
+
+    def _want(self, partitions: Iterable[TopicPartition], items: set[str]) -> None:
+        with self._lock:
+            for where in partitions:
+                self._wanted.setdefault(where, set()).update(items)
+            self._wanted_of_default |= items
             self._wake.set()
 
+    def _sweep_partition(self, where: TopicPartition, items: set[str]) -> int:
+        holders, swept = Holders(items), 0
+        for users, entries in self._lists.index(where):
+            found = holders.among(entries)
+            swept += self._lists.take_out([(users[n], held) for n, held in found.items()])
+            gone = expired(entries, self._wall())
+            self._lists.drop_entries(where, [(users[n], entries[n]) for n in gone])
+            if self._stopping.is_set():
+                break
+        return swept
+
+    def _sweep_default(self, items: set[str]) -> int:
+        raw = self._lists.read_default() if items else None
+        held = items.intersection(items_in(raw)) if raw is not None else ()
+        return self._lists.take_out_of_default(held) if held else 0
+
     def _run(self) -> None:
-        away = False
+        away, rest_s = False, GATHER_S
         while not self._stopping.is_set():
-            self._wake.wait()
-            if self._stopping.wait(GATHER_S):
+            if not self._wake.wait(TRIM_EVERY_S):
+                self._want(self._sweeps(), set())
+            if self._stopping.wait(rest_s):
                 return
-            with self._lock:
-                items, self._wanted = self._wanted, set()
-                self._wake.clear()
+            began = self._clock()
             try:
-                swept = self.sweep(items)
+                swept = self.sweep()
             except StoreUnavailable as error:
                 if not away:
                     log.warning("lists at rest are swept once Redis answers again: %s", error)
                 away = True
-                self.sweep_soon(items)
-            else:
-                away = False
-                if swept:
-                    log.info("took %d deleted or unavailable items out of %d lists", len(items), swept)
-
-    def sweep(self, items: set[str]) -> int:
-        """Now; how many lists have changed. Raises StoreUnavailable."""
-        swept = 0
-        for batch in self._lists.lists_at_rest() if items else ():
-            changes = []
-            for key, raw in batch:
-                try:
-                    shorter = without(raw, items)
-                except (ValueError, KeyError, TypeError):
-                    continue  # under this prefix, and not a list of ours
-                if shorter is not None:
-                    changes.append((key, raw, shorter))
-            swept += self._lists.replace_lists(changes)
-            if self._stopping.is_set():
-                break
-        self._metrics.lists_swept.inc(swept)
-        return swept
+                continue
+            away, took = False, self._clock() - began
+            rest_s = max(GATHER_S, min(took, REST_AT_MOST_S))
+            if swept:
+                log.info("took deleted and unavailable items out of %d lists in %.1f s", swept, took)

@@ -21,7 +21,10 @@ def rank(
     """The k best items of each user, best first. `histories`: item ids, latest last; ids that the model does not know
     count for nothing. `exclude` [size]: rows not to list. `hidden`: per user, ids not to list."""
     rows, scores = recommender.top_k(
-        _rows(recommender, histories), k, exclude=exclude, hide=_rows(recommender, hidden) if hidden else None
+        _rows(recommender, histories),
+        k,
+        exclude=exclude,
+        hide=_rows(recommender, hidden) if hidden and any(hidden) else None,
     )
     ids = recommender.ids
     return [

@@ -6,10 +6,10 @@ that lost the user's partition without noticing cannot overwrite what its succes
 """
 
 import re
+import sys
 from array import array
 from dataclasses import dataclass, field
 
-import numpy as np
 import orjson
 
 from consumers.batcher import id_digest
@@ -17,7 +17,7 @@ from consumers.events import Interaction
 from consumers.records import TopicPartition
 from service.model.history import LATEST, NO_KEY, HistoryRule, accept, key_of
 
-REMEMBERED_ITEMS = 500  # for lists that hide what was bought or seen
+REMEMBERED_ITEMS = 500  # of those to be left out of lists: disliked, and where the setting says so bought or seen
 STAMP_BYTES = 16
 
 
@@ -31,7 +31,8 @@ class UserHistory:
     events_seen: int = 0  # accepted events, duplicates not counted
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
     event_keys: "array[int]" = field(default_factory=lambda: array("q"))  # of the latest accepted events, latest last
-    hidden: list[str] = field(default_factory=list)  # items that lists leave out, latest last
+    hidden: list[str] = field(default_factory=list)  # by `hide_seen`, latest last
+    disliked: list[str] = field(default_factory=list)  # and not wanted since, latest last
     last_event_ms: int = 0  # Kafka timestamp of the latest event taken, epoch milliseconds
     log: str = ""  # names the topic, or the cluster, that `next_offsets` are of; empty where that is not known
 
@@ -70,15 +71,21 @@ class UserHistory:
             return False
         self.events_seen += 1
         self.last_event_ms = max(self.last_event_ms, kafka_ms)
-        if event.item_id is not None and rule.weight(event) > 0:
-            self.items.append(event.item_id)
-            del self.items[: -rule.length]
-        if event.item_id is not None and (hide == "all" or (hide == "bought" and event.type == "purchase")):
-            if event.item_id in self.hidden:
-                self.hidden.remove(event.item_id)
-            self.hidden.append(event.item_id)
-            del self.hidden[:-REMEMBERED_ITEMS]
+        if (item := event.item_id) is not None:
+            weight = rule.weight(event)
+            if weight > 0:
+                self.items.append(item)
+                del self.items[: -rule.length]
+                self.disliked = [other for other in self.disliked if other != item]
+            elif weight < 0:
+                _remember(self.disliked, item)
+            if hide == "all" or (hide == "bought" and event.type == "purchase"):
+                _remember(self.hidden, item)
         return True
+
+    def left_out(self, hide: str) -> list[str]:
+        """The items that are not listed for this user."""
+        return self.disliked if hide == "none" else self.disliked + self.hidden
 
     def encode(self, stamp: bytes) -> bytes:
         """The stored form, which begins with `{"stamp":"<16 hex digits>"`."""
@@ -92,6 +99,7 @@ class UserHistory:
             "event_keys": _written(self.event_keys),
             "event_ids": [],  # releases that know no keys need it
             "hidden": self.hidden,
+            "disliked": self.disliked,
             "last_event_ms": self.last_event_ms,
             "log": self.log,
         }
@@ -125,6 +133,7 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
             },
             event_keys=_keys(body),
             hidden=_strings(body["hidden"]),
+            disliked=_strings(body.get("disliked", [])),
             last_event_ms=_count(body["last_event_ms"]),
             log=_text(body.get("log", "")),
         )
@@ -133,9 +142,17 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
     return stamped[1], history
 
 
+def _remember(items: list[str], item: str) -> None:
+    """As the latest of at most REMEMBERED_ITEMS."""
+    if item in items:
+        items.remove(item)
+    items.append(item)
+    del items[:-REMEMBERED_ITEMS]
+
+
 def _written(keys: "array[int]") -> str:
     """A comma after each: 16 hex digits, the digest of the event's id, or nothing where it had none."""
-    digits = np.array(keys, "<i8").tobytes().hex(",", 8)
+    digits = _as_stored(keys).tobytes().hex(",", 8)
     return digits.replace(_NO_DIGEST, "") + "," if keys else ""
 
 
@@ -147,10 +164,20 @@ def _keys(body: dict[str, object]) -> "array[int]":
     if "event_keys" not in body:
         return array("q", [key_of(id_digest(event_id)) for event_id in _strings(body["event_ids"])])
     *digests, rest = _text(body["event_keys"]).split(",")
-    if rest or any(len(digest) not in (0, 16) for digest in digests):
+    if rest or not set(map(len, digests)) <= {0, len(_NO_DIGEST)}:
         raise ValueError("the events' keys must be of 16 hex digits each, or none, and a comma")
-    keys = bytes.fromhex("".join(digest or _NO_DIGEST for digest in digests))
-    return array("q", np.frombuffer(keys, "<i8")[-LATEST:].tolist())
+    keys = array("q")
+    keys.frombytes(bytes.fromhex("".join([digest or _NO_DIGEST for digest in digests])))
+    return _as_stored(keys)[-LATEST:]
+
+
+def _as_stored(keys: "array[int]") -> "array[int]":
+    """From this machine's order of bytes to little-endian, or back."""
+    if sys.byteorder == "little":
+        return keys
+    turned = keys[:]
+    turned.byteswap()
+    return turned
 
 
 def _strings(value: object) -> list[str]:

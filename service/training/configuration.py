@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import torch
 
-from model_store.version import Manifest
+from model_store.version import Head
 from service.model.config import HistoryConfig, Limits, ModelConfig
 from service.model.registry import NEW_MODEL, UnknownConfig, parse
 from service.process import Fatal
@@ -26,7 +26,11 @@ def model_config(settings: TrainerSettings) -> ModelConfig:
     return replace(
         NEW_MODEL,
         seed=settings.seed,
-        history=HistoryConfig(length=settings.history_length, event_weights=settings.event_weights),
+        history=HistoryConfig(
+            length=settings.history_length,
+            event_weights=settings.event_weights,
+            rating_scale=settings.rating_range,
+        ),
         limits=Limits(max_items=settings.max_items, max_users=settings.max_users),
     )
 
@@ -50,7 +54,7 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     return asked
 
 
-def config_of(manifest: Manifest) -> ModelConfig:
+def config_of(manifest: Head) -> ModelConfig:
     """What a version is made of, also one of an earlier release. Raises: Fatal for a later one's."""
     try:
         return parse(manifest.config)
@@ -99,7 +103,7 @@ def environment(device: str) -> dict[str, str | int]:
     return found
 
 
-def compute_as(made: Manifest) -> None:
+def compute_as(made: Head) -> None:
     """From now on with as many threads as computed this version: sums of another number differ in their last bits."""
     torch.set_num_threads(int(made.environment.get("threads", torch.get_num_threads())))
 

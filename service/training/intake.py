@@ -4,7 +4,6 @@ Only tables of items and users are known here. Whoever else keeps rows of items 
 begin the `begun` ones, in this order, between the two steps.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,16 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
+class Dislikes:
+    """Those of a batch, in columns: m accepted events of which the user did not want the item."""
+
+    item: Index  # [m]
+    time: Index  # [m] on the event clock
+    weight: NDArray[np.float64]  # [m] below 0
+    history: NDArray[np.int32]  # [m, L] as of a target
+
+
+@dataclass(frozen=True, slots=True)
 class Events:
     """What a batch has brought; in columns, as rows, the n accepted events that are targets."""
 
@@ -41,6 +50,7 @@ class Events:
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
     user_known: NDArray[np.bool_]  # [n] the user had an event before this one
     item_known: NDArray[np.bool_]  # [n] so had the item, or it was in the catalogue
+    disliked: Dislikes  # neither targets nor in anybody's history
 
 
 def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | None) -> Items:
@@ -79,35 +89,37 @@ def _make_room(table: ItemTable, keep: Index, new: int, clock: int, limit: int |
 
 
 def take_events(
-    users: UserTable, batch: MicroBatch, items: Items, event_weights: Sequence[float], clock: int, limit: int | None
+    users: UserTable, batch: MicroBatch, items: Items, weight: NDArray[np.float64], clock: int, limit: int | None
 ) -> Events:
     """Gives rows to the users, leaves duplicates out, and adds what was done to histories.
 
-    event_weights: of each type, as `MicroBatch.type` numbers them. clock: accepted events before this batch.
-    limit: rows of users in all, None: any number. Raises: IndexError for a type that has no weight.
+    weight: of each of the batch's events, by `HistoryRule.weights`. clock: accepted events before this batch.
+    limit: rows of users in all, None: any number.
     """
     user = users.rows_of(batch.users, limit=limit)[batch.user]  # [events]
     key = keys_of(batch.event_key)
     accepted = ~users.duplicates(user, key)
     time = clock + np.cumsum(accepted) - 1
-    weight = np.asarray(event_weights, dtype=np.float64)[batch.type]
     # who and what was known before each event: by the stream, wherever a batch happens to begin
     user_known = (users.counts.array[user, 0] > 0) | seen_earlier(user, accepted)
     on_record = np.append(items.known, False)  # the last place answers for item -1
     item_known = on_record[batch.item] | seen_earlier(batch.item, accepted)
-    chosen = accepted & (weight > 0) & (batch.item >= 0)
+    chosen = np.flatnonzero(accepted & (weight != 0) & (batch.item >= 0))
     item = items.row[batch.item[chosen]]
-    n = int(accepted.sum())
+    wanted = weight[chosen] > 0
+    history = users.histories(user[chosen], item, wanted)
+    n, target, disliked = int(accepted.sum()), chosen[wanted], chosen[~wanted]
     events = Events(
         accepted=n,
         duplicates=len(accepted) - n,
-        user=user[chosen],
-        item=item,
-        time=time[chosen],
-        weight=weight[chosen],
-        history=users.histories(user[chosen], item),
-        user_known=user_known[chosen],
-        item_known=item_known[chosen],
+        user=user[target],
+        item=item[wanted],
+        time=time[target],
+        weight=weight[target],
+        history=history[wanted],
+        user_known=user_known[target],
+        item_known=item_known[target],
+        disliked=Dislikes(item[~wanted], time[disliked], weight[disliked], history[~wanted]),
     )
     users.append_keys(user[accepted], key[accepted], clock)
     users.append_items(events.user, events.item)

@@ -18,6 +18,7 @@ from model_store.weights import Array, State, Update
 from service.model.channel import Examples, Lesson, Taught
 from service.model.config import ModelConfig
 from service.model.formats import LATER_TABLES, upgraded_state
+from service.model.history import HistoryRule
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
 from service.training.evaluation import prequential
@@ -54,7 +55,7 @@ class Learner:
         self.items = self.recommender.items
         self.users = UserTable(config.history.length)
         self.steps = 0
-        self._event_weights = tuple(config.history.event_weights.values())
+        self._rule = HistoryRule.of(config.history)
 
     @property
     def clock(self) -> int:
@@ -72,7 +73,8 @@ class Learner:
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
         examples = Examples(events.item, events.time, events.weight, events.history)
-        taught = self._teach(examples, replay)
+        disliked = Examples(*(getattr(events.disliked, name) for name in ("item", "time", "weight", "history")))
+        taught = self._teach(examples, disliked, replay)
         for channel in self.channels:
             channel.observe(examples)
         self.recommender.clock += events.accepted
@@ -103,7 +105,12 @@ class Learner:
             ids = [self.items.names.ids[row] for row in items.begun.tolist()]
             for channel in self.channels:
                 channel.begin(items.begun, ids)
-        return take_events(self.users, batch, items, self._event_weights, self.clock, self.limits.max_users)
+        if batch.catalogue:
+            described = self.items.rows_of([change.item_id for change in batch.catalogue])
+            for channel in self.channels:
+                channel.describe(described, batch.catalogue)
+        weight = self._rule.weights(batch.type, batch.value)
+        return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users)
 
     def _forget_items(self, expired: Index) -> None:
         """Takes rows out of everything that refers to them, before they mean other items."""
@@ -118,13 +125,14 @@ class Learner:
         most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
         return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
 
-    def _teach(self, examples: Examples, replay: int) -> Taught:
+    def _teach(self, examples: Examples, disliked: Examples, replay: int) -> Taught:
         lesson = Lesson(
             step=self.steps,
             clock=self.clock,
             seed=self.config.seed,
             replay=replay,
             examples=examples,
+            disliked=disliked,
             blend=self.recommender.blend,
             common=self.recommender.common,
         )

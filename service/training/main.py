@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from confluent_kafka import KafkaException
 
+from consumers.dead_letters import KafkaDeadLetters
 from consumers.feeder import FeederConfig
 from consumers.feeder_process import start_feeder
 from consumers.kafka_identity import IdentityWatch
@@ -20,12 +21,14 @@ from consumers.recorded import NoAnswer
 from consumers.topics import prepare_topics
 from model_store.errors import StoreUnavailable
 from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
+from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
 from service.health import OK, Health, HealthServer
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.process import Fatal, stop_on_signals, wait_for
+from service.redis_shelf import RedisShelf
 from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import environment, model_config
@@ -34,6 +37,7 @@ from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
+from service.training.refused_letters import RefusedLetters
 from service.training.restart.rebuild import from_kafka
 from service.training.restart.resume import Beginning, begin
 from service.training.trainer import Trainer
@@ -137,8 +141,9 @@ def _lead(
         metrics=metrics,
         health=health,
     )
-    publisher.start()
-    try:
+    with ExitStack() as stack:
+        stack.callback(publisher.stop)
+        publisher.start()
         if start.standing.parent is None:  # version 1 is there before the first event is read
             publisher.submit(Candidate(start.learner.snapshot(), (), {}, 0, {}))
             start.learner.drain()
@@ -154,12 +159,22 @@ def _lead(
             future_tolerance_ms=int(settings.future_tolerance_hours * 3_600_000),
             kafka=settings.kafka_config,
         )
+        refused = RefusedLetters(
+            RedisShelf(connect(settings.redis_url), settings.key_prefix),
+            (settings.events_topic, settings.items_topic),
+            lambda: KafkaDeadLetters(settings.kafka_bootstrap, extra=settings.kafka_config),
+            metrics=metrics,
+            health=health,
+        )
+        stack.callback(refused.stop)
+        refused.start()
         Trainer(
             start.learner,
             start.progress,
             publisher,
             keeper,
             lambda offsets: start_feeder(replace(feeder_config, start=dict(offsets))),
+            refused,
             event_types=list(settings.event_weights),
             events_topic=settings.events_topic,
             batch_events=settings.batch_events,
@@ -169,8 +184,6 @@ def _lead(
             stop=stop,
             other_kafka=other_kafka,
         ).run()
-    finally:
-        publisher.stop()
 
 
 def _begin(

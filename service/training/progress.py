@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from consumers.micro_batch import MicroBatch
 from consumers.records import TopicPartition, from_topics, next_offsets
-from model_store.version import BatchRecord, Manifest
+from model_store.version import BatchRecord, Head
 from service.training.evaluation.measures import RankSums
 from service.training.learner import LearnResult
 
@@ -22,7 +22,7 @@ class Progress:
     loss: float | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Progress":
+    def of(cls, manifest: Head) -> "Progress":
         return cls(from_topics(manifest.trained_through), manifest.events_trained)
 
     def add(self, batch: MicroBatch, result: LearnResult, replay: int, weights_of_version: int | None = None) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.weights import Update
+from model_store.weights import Array, Rows, Update
 from service.model.contexts import Contexts
 from service.model.formats import upgraded
 from service.model.recommender import Recommender
@@ -27,15 +27,19 @@ class Reference:
         self.traits = learning.traits
         self._lock = threading.Lock()
         self._weights: Recommender | None = None
-        self._known = 0  # rows below were there when the reference was made
+        self._clock = 0  # accepted events that the reference has learned from
+        self._size = 0  # rows that it has learned
+        self._empty: dict[str, Array] = {}  # table -> a row of an item that it has not met, [1, ...]
+        self._looked_at = 0  # the learner's clock when strangers were last looked for
 
     def owns(self, name: str) -> bool:
         """Whether a table or tensor is the reference's own."""
-        return name in self.traits.learned
+        return name in self.traits.learned or name == "clock"
 
     def apply(self, update: Update) -> None:
         """Moves on by what has changed since, or begins with a full update; only what is its own is looked at."""
-        own = _part(upgraded(update), self.traits.learned)
+        update = upgraded(update)
+        own = _part(update, self.traits.learned)
         with self._lock:
             if update.full:
                 self._weights = Recommender(self._learning.config, self._learning.device)
@@ -44,7 +48,10 @@ class Reference:
             for channel in self._weights.channels:
                 channel.apply(own)
             self._weights.blend.apply(own.tensors)
-            self._known = max([rows.size for rows in own.tables.values()], default=self._known)
+            self._clock = int(np.asarray(update.tensors.get("clock", [self._clock]))[0])
+            self._size = max([rows.size for rows in own.tables.values()], default=self._size)
+            self._empty |= {name: _empty_row(np.asarray(rows.values)) for name, rows in own.tables.items()}
+            self._looked_at = 0
 
     @contextmanager
     def borrowed(self) -> "Iterator[Reference | None]":
@@ -58,14 +65,26 @@ class Reference:
             self._lock.release()
 
     def knows(self, item: Index) -> NDArray[np.bool_]:
-        """[n] whether the reference has learned a row for these items."""
-        return item < self._known
+        """[n] whether the reference has learned a row for these items: it was theirs then, and not another's."""
+        known: NDArray[np.bool_] = (item < self._size) & (self._learning.items.since.array[item] < self._clock)
+        return known
 
     def begin_batch(self) -> None:
-        """To be called when counts or the clock have moved."""
+        """To be called when counts, the clock or items have changed."""
         assert self._weights is not None
         self._weights.resize(self._learning.size)
         self._weights.clock = self._learning.clock
+        self._forget_strangers(self._weights)
+
+    def _forget_strangers(self, weights: Recommender) -> None:
+        """Empties rows that were given to other items since: they are as new to the reference as those in new rows."""
+        since = self._learning.items.since.array[: self._size]
+        rows = np.flatnonzero(since >= max(self._clock, self._looked_at))
+        self._looked_at = self._learning.clock
+        if len(rows):
+            emptied = {name: Rows(rows, row.repeat(len(rows), axis=0), self._size) for name, row in self._empty.items()}
+            for channel in weights.channels:
+                channel.apply(Update(full=False, tables=emptied))
 
     def ranks(self, contexts: Contexts, item: Index) -> Index:
         """[B] how many items it would list before each of these."""
@@ -79,3 +98,8 @@ def _part(update: Update, names: frozenset[str]) -> Update:
         {name: rows for name, rows in update.tables.items() if name in names},
         {name: tensor for name, tensor in update.tensors.items() if name in names},
     )
+
+
+def _empty_row(values: Array) -> Array:
+    """[1, ...] of a table of values [n, ...]."""
+    return np.zeros((1, *values.shape[1:]), values.dtype)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 from consumers.feeder_process import Feeder
 from consumers.lag import Lag
+from consumers.letters import Refused
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederStatus
 from consumers.records import Offsets
@@ -22,6 +23,7 @@ from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
 from service.training.publishing.candidate import Candidate, Outcome
 from service.training.publishing.publisher import Publisher
+from service.training.refused_letters import RefusedLetters
 from service.training.restart.resume import OTHER_KAFKA
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Trainer:
         publisher: Publisher,
         keeper: LeaseKeeper,
         start_feeder: Callable[[Offsets], Feeder],
+        refused: RefusedLetters,
         *,
         event_types: Sequence[str],
         events_topic: str,
@@ -61,7 +64,7 @@ class Trainer:
         """`other_kafka` says why the offsets mean nothing any more, once they do not."""
         self._other_kafka, self._clock = other_kafka, clock
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
-        self._start_feeder = start_feeder
+        self._start_feeder, self._refused = start_feeder, refused
         self._event_types, self._events_topic = tuple(event_types), events_topic
         self._batch_events, self._replay = batch_events, replay
         self._metrics, self._health, self._stop = metrics, health, stop
@@ -99,6 +102,8 @@ class Trainer:
                     message = feed.receive(RECEIVE_S)
                 if isinstance(message, MicroBatch):
                     self.take(message)
+                elif isinstance(message, Refused):
+                    self._refused.put(message)
                 elif message is not None:
                     self._take_status(message)
                 self._publish_if_due()
@@ -108,16 +113,21 @@ class Trainer:
         self._publish_the_rest()
 
     def _waits_for_store(self) -> bool:
-        """Whether so much is unpublished that no more is taken until the next version is out."""
+        """Whether no more is taken for now: so much is in no version yet, or so many refused letters are in memory."""
         unpublished = len(self._progress.batches) + self._publisher.unpublished
         self._metrics.unpublished.set(unpublished)
-        if unpublished < MOST_UNPUBLISHED:
+        why = ""
+        if unpublished >= MOST_UNPUBLISHED:
+            why = f"{unpublished} micro-batches are in no version yet"
+        elif self._refused.full:
+            why = "dead letters that their topic refuses are not there yet"
+        if not why:
             self._waits_since = None
             self._health.set("learning")
             return False
         if self._waits_since is None:
             self._waits_since = self._clock()
-            self._health.set("learning", f"waits for the store: {unpublished} micro-batches are in no version yet")
+            self._health.set("learning", f"waits for the store: {why}")
         return True
 
     def take(self, batch: MicroBatch) -> LearnResult:
@@ -189,7 +199,7 @@ class Trainer:
         self._submitted = None
 
     def _publish_if_due(self) -> None:
-        if (self._dirty or self._publisher.wants_snapshot) and self._publisher.ready():
+        if (self._dirty or self._publisher.wants_snapshot) and self._publisher.ready() and self._refused.kept:
             self._submit()
 
     def _submit(self) -> None:
@@ -208,7 +218,7 @@ class Trainer:
         self._paired, self._reverted, self._dirty = PairedSums(), False, False
 
     def _publish_the_rest(self) -> None:
-        if not self._publisher.wait_idle(LAST_VERSION_S):
+        if not self._publisher.wait_idle(LAST_VERSION_S) or not self._refused.wait_kept(LAST_VERSION_S):
             log.error("stopping while the store is away: the events since version %d will be learned again",
                       self._publisher.version)  # fmt: skip
             return

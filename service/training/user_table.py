@@ -98,10 +98,11 @@ class UserTable:
         oldest = int(self.counts.array[user, 0]) % LATEST
         return array("q", [key for key in ring[oldest:] + ring[:oldest] if key != NO_KEY])
 
-    def histories(self, user: Index, item: Index) -> NDArray[np.int32]:
-        """[n, L] what each event's user had done before it, most recent last; earlier events of the batch count.
+    def histories(self, user: Index, item: Index, joins: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """[n, L] what each event's user had done before it, most recent last.
 
-        `user` [n] and `item` [n] are the batch's events that go into histories, in order.
+        `user` [n] and `item` [n] are events of the batch, in order; those that join [n] are in the histories of later
+        ones.
         """
         length = self.length
         if not len(user):
@@ -110,15 +111,13 @@ class UserTable:
         targets = self.counts.array[distinct, 1].astype(np.int64)  # [u]
         slots = distinct[:, None] * length + (targets[:, None] + np.arange(length)) % length  # oldest first
         stored = self.history.array[slots]  # [u, L]
-        # per user: the stored L, then the new ones; event r of a user sees the L before it
-        new = np.bincount(inverse, minlength=len(distinct))
+        # per user: the stored L, then those that join; an event that r of them come before sees the L before it
+        new = np.bincount(inverse[joins], minlength=len(distinct))
         starts = np.cumsum(new) - new + np.arange(len(distinct)) * length
-        flat = np.empty(len(user) + stored.size, np.int32)
+        flat = np.empty(int(new.sum()) + stored.size, np.int32)
         flat[(starts[:, None] + np.arange(length)).ravel()] = stored.ravel()
-        order = np.argsort(inverse, kind="stable")
-        rank = rank_within(inverse, order)
-        position = starts[inverse] + rank
-        flat[position + length] = item
+        position = starts[inverse] + rank_within(inverse, joins)
+        flat[(position + length)[joins]] = item[joins]
         windows = np.lib.stride_tricks.sliding_window_view(flat, length)
         histories: NDArray[np.int32] = windows[position]
         return histories
@@ -136,8 +135,7 @@ class UserTable:
     def _append(self, table: RowTable, width: int, user: Index, value: Index, counts: NDArray[np.int64]) -> None:
         if not len(user):
             return
-        order = np.argsort(user, kind="stable")
-        rank = rank_within(user, order)
+        rank = rank_within(user, np.ones(len(user), np.bool_))
         many = np.bincount(user, minlength=int(user.max()) + 1)
         kept = rank >= many[user] - width  # more would write a slot twice
         slots = (user * width + (counts[user] + rank) % width)[kept]
@@ -155,11 +153,13 @@ class UserTable:
         self.history.touch(gone)
 
 
-def rank_within(group: Index, order: Index) -> Index:
-    """[n] how many earlier entries are of the same group; `order` is the stable argsort of `group`."""
-    ordered = group[order]
+def rank_within(group: Index, counted: NDArray[np.bool_]) -> Index:
+    """[n] how many earlier entries of the same group are counted."""
+    order = np.argsort(group, kind="stable")
+    ordered, one = group[order], counted[order].astype(np.int64)
+    before = np.cumsum(one) - one
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else order
-    within = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.concatenate([starts, [len(ordered)]])))
+    within = before - np.repeat(before[starts], np.diff(np.concatenate([starts, [len(ordered)]])))
     rank = np.empty(len(ordered), np.int64)
     rank[order] = within
     return rank

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from consumers.letters import DeadLetter, Refused
 from consumers.records import Record
 
 NOW_MS = 1_767_600_000_000  # 2026-01-05T08:00:00Z
@@ -65,3 +66,12 @@ def streams(draw: st.DrawFn) -> list[Record]:
         )
         records.append(event_record(value, draw(st.sampled_from([user_id.encode(), b"other", None])), place[1], offset))
     return records
+
+
+@st.composite
+def refusals(draw: st.DrawFn) -> Refused:
+    """Letters of any bytes, that their topic refuses."""
+    data = st.none() | st.binary(max_size=20) | st.text(st.characters(exclude_categories=["Cs"])).map(str.encode)
+    headers = tuple(draw(st.lists(st.tuples(ids, data), max_size=4)))
+    own = draw(st.integers(0, len(headers)))
+    return Refused(DeadLetter(draw(ids), draw(data), draw(data), headers, own), draw(ids))

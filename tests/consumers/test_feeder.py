@@ -2,6 +2,7 @@
 
 from consumers.dead_letters import MemoryDeadLetters
 from consumers.feeder import FeederConfig, FeederLoop
+from consumers.letters import Refused
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederStatus, Received
@@ -38,10 +39,11 @@ class SlowDeadLetters(MemoryDeadLetters):
     """Delivers at the third time of asking."""
 
     asked = 0
+    waits_for = "leader moves"
 
     def flush(self, timeout_s: float) -> bool:
         self.asked += 1
-        return not self.rejects or self.asked > 2
+        return not self.letters or self.asked > 2
 
 
 class World:
@@ -111,10 +113,31 @@ def test_a_batch_waits_for_the_dead_letters_of_its_records_and_says_so() -> None
     loop.step()
     (batch,) = world.sent.batches
     assert batch.rejected == {"not_json": 1}
-    assert [r.record.value for r in world.dead_letters.rejects] == [b"junk"]
+    assert [letter.value for letter in world.dead_letters.letters] == [b"junk"]
     waiting = [s for s in world.sent.statuses if not s.healthy]
-    assert waiting
+    assert waiting[-1].message == "dead letters wait for the broker: leader moves"
     assert world.sent.messages.index(waiting[-1]) < world.sent.messages.index(batch)
+
+
+def test_what_is_refused_for_good_goes_before_the_batch_that_covers_it_and_holds_nothing_up() -> None:
+    world = World(dead_letters=MemoryDeadLetters(lambda letter: "no key" if letter.key is None else ""))
+    loop = world.loop()
+    loop.step()
+    world.log.append("events", b"junk", None, partition=0)
+    for value in (b"rubbish", event_json(), event_json(), b"junk too", event_json(), event_json(), event_json()):
+        world.log.append("events", value, None if value == b"junk too" else b"u1", partition=0)
+    loop.step()
+    world.clock.now += 0.05
+    loop.step()
+    order = [
+        [r.end for r in m.ranges] if isinstance(m, MicroBatch) else m.letter.value
+        for m in world.sent.messages
+        if not isinstance(m, FeederStatus)
+    ]
+    assert order == [b"junk", b"junk too", [7], [8]]
+    assert [m.error for m in world.sent.messages if isinstance(m, Refused)] == ["no key", "no key"]
+    assert [letter.value for letter in world.dead_letters.letters] == [b"rubbish"]
+    assert all(status.healthy for status in world.sent.statuses)
 
 
 def test_reading_goes_on_at_the_start_offsets_and_counts_what_expired() -> None:

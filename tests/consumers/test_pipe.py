@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from consumers.batcher import MicroBatcher
 from consumers.decode import DecodeRules, decode
+from consumers.letters import Refused
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import (
     FeederDied,
@@ -22,7 +23,7 @@ from consumers.pipe import (
     encode,
 )
 from consumers.records import Record, TopicPartition
-from tests.consumers.samples import NOW_MS, event_json, event_record, ids, streams
+from tests.consumers.samples import NOW_MS, event_json, event_record, ids, refusals, streams
 
 RULES = DecodeRules()
 COLUMNS = ("user", "item", "type", "ts", "value", "event_key", "kafka_ts")
@@ -66,6 +67,11 @@ def test_a_status_comes_out_as_it_went_in(
 ) -> None:
     status = FeederStatus(healthy, message, items_read, ends)
     assert decode_message(encode(status)) == status
+
+
+@given(refusals())
+def test_a_refused_letter_comes_out_as_it_went_in(refused: Refused) -> None:
+    assert decode_message(encode(refused)) == refused
 
 
 def big_batch() -> MicroBatch:

@@ -157,7 +157,8 @@ def test_without_a_group_nobody_waits_for_one() -> None:
 def test_a_client_that_failed_for_good_stays_so_and_its_successor_is_in_trouble_until_it_reads() -> None:
     story = member_of_both()
     story.reading.failed_for_good("fenced")
-    for tell in (lambda r: r.connected(), lambda r: r.in_group(True), lambda r: r.received(A, 1)):
+    others: list[Tell] = [lambda r: r.connected(), lambda r: r.in_group(True), lambda r: r.received(A, 1)]
+    for tell in others:
         tell(story.reading)
         assert "fenced" in story.trouble
     successor = story.reading.anew("joining anew, after: fenced")

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from consumers.batcher import MicroBatcher
 from consumers.decode import DecodeRules, decode
+from consumers.kafka_source import KafkaSource
 from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import encode
-from consumers.recorded import EventsGone, NoAnswer, RecordedStream
-from consumers.records import OffsetRange, Record, TopicPartition, next_offsets
+from consumers.recorded import MOST_HELD, EventsGone, NoAnswer, RecordedStream
+from consumers.records import OffsetRange, Offsets, Record, TopicPartition, next_offsets
+from tests import brokers
 from tests.consumers.samples import NOW_MS, event_json, item_json, streams
 
 RULES = DecodeRules()
@@ -47,13 +49,16 @@ def first_reading(log: MemoryLog, max_events: int, polls: list[int], now_ms: int
     return batches + ([last] if last is not None else [])
 
 
-def read_again(log: MemoryLog, batches: list[MicroBatch], patience_s: float = 1.0) -> list[MicroBatch]:
+def read_again(
+    log: MemoryLog, batches: list[MicroBatch], patience_s: float = 1.0, most_held: int = MOST_HELD
+) -> list[MicroBatch]:
     stream = RecordedStream(
         MemorySource(log, "again"),
         [r for batch in batches for r in batch.ranges],
         RULES.event_types,
         "items",
         patience_s=patience_s,
+        most_held=most_held,
     )
     return [stream.read(batch.ranges, batch.records, batch.ahead) for batch in batches]
 
@@ -63,16 +68,62 @@ def content(batch: MicroBatch) -> bytes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(streams(), st.integers(1, 7), st.lists(st.integers(0, 9)), st.integers(0, 20), st.frozensets(st.integers(0, 30)))
+@given(
+    streams(),
+    st.integers(1, 7),
+    st.lists(st.integers(0, 9)),
+    st.integers(0, 20),
+    st.integers(0, 30),
+    st.frozensets(st.integers(0, 30)),
+)
 def test_batches_are_read_again_bit_for_bit(
-    records: list[Record], max_events: int, polls: list[int], from_batch: int, marks: frozenset[int]
+    records: list[Record],
+    max_events: int,
+    polls: list[int],
+    from_batch: int,
+    most_held: int,
+    marks: frozenset[int],
 ) -> None:
     log = log_of(records, marks)
     batches = first_reading(log, max_events, polls)
     reached = next_offsets(r for batch in batches for r in batch.ranges)
     assert reached == {p: log.end(p) for p in log.records if log.end(p)}
     batches = batches[from_batch:]
-    assert [content(batch) for batch in read_again(log, batches)] == [content(batch) for batch in batches]
+    again = read_again(log, batches, most_held=most_held)
+    assert [content(batch) for batch in again] == [content(batch) for batch in batches]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["few of the first", "few of the second"])
+def test_of_a_log_that_is_wanted_slowly_little_is_held(first: int) -> None:
+    """Of one partition a batch has one record and of the other ten; the source gives whatever comes first."""
+    log, n = MemoryLog(), 400
+    log.create("events", 2)
+    few, many = first, 1 - first
+    for partition, records in ((few, n), (many, 10 * n)):
+        for _ in range(records):
+            log.append("events", event_json(user_id=f"u{partition}"), b"u%d" % partition, partition, NOW_MS)
+    wanted = [
+        [OffsetRange("events", few, at, at + 1), OffsetRange("events", many, 10 * at, 10 * at + 10)] for at in range(n)
+    ]
+
+    class Seeking(MemorySource):
+        seeks = 0
+
+        def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+            return super().poll(min(max_records, 20), timeout_s)
+
+        def seek(self, offsets: Offsets) -> None:
+            self.seeks += 1
+            super().seek(offsets)
+
+    source = Seeking(log, "again")
+    stream = RecordedStream(source, [r for ranges in wanted for r in ranges], RULES.event_types, "items", most_held=100)
+    held = []
+    for ranges in wanted:
+        assert len(stream.read(sorted(ranges), 11, [])) == 11
+        held.append(stream.held)
+    assert max(held) <= 100
+    assert source.seeks <= 4 * 11 * n / 50  # each brings half of what may be held, or more
 
 
 def test_what_was_in_the_future_then_is_still_rejected_when_its_time_has_come() -> None:
@@ -130,3 +181,26 @@ def test_a_stream_that_gives_nothing_is_given_up() -> None:
     )
     with pytest.raises(NoAnswer, match=r"events\[0\] 0\.\.0"):
         stream.read([OffsetRange("events", 0, 0, 1)], 1, [])
+
+
+def test_from_kafka_too_what_was_let_go_is_read_again() -> None:
+    bootstrap, topic, n = brokers.mock_cluster(), brokers.unique_topic("events"), 60
+    brokers.create_topic(bootstrap, topic)
+    for partition, records in ((0, n), (1, 5 * n)):
+        for number in range(records):
+            value = event_json(user_id=f"u{partition}", ts=number)
+            brokers.produce(bootstrap, topic, value, key=b"u%d" % partition, partition=partition)
+    brokers.flush(bootstrap)
+    wanted = [[OffsetRange(topic, 0, at, at + 1), OffsetRange(topic, 1, 5 * at, 5 * at + 5)] for at in range(n)]
+    source = KafkaSource(bootstrap, "again")
+    try:
+        flat = [r for ranges in wanted for r in ranges]
+        stream = RecordedStream(source, flat, RULES.event_types, "items", most_held=40)
+        seen: list[int] = []
+        for ranges in wanted:
+            batch = stream.read(ranges, 6, [])
+            assert stream.held <= 40
+            seen += batch.ts.tolist()
+        assert seen == [ts for at in range(n) for ts in (at, *range(5 * at, 5 * at + 5))]
+    finally:
+        source.close()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store.chain import Found, load, manifests_between, newest_whole, updates_between
-from model_store.errors import BrokenChain, Damaged, DamagedBlob
+from model_store.chain import Found, ancestors, load, manifests_between, newest_whole, updates_between
+from model_store.errors import BrokenChain, Damaged, DamagedBlob, DamagedManifest
 from model_store.lease import Lease
 from model_store.memory_store import MemoryStore
 from model_store.store import ModelStore
@@ -299,6 +299,20 @@ def test_a_parent_comes_before_its_child(parent: int | None) -> None:
     with pytest.raises(BrokenChain, match="version 2") as raised:
         updates_between(store, 1, 4)
     assert raised.value.version == 2
+
+
+def test_who_loads_a_version_does_not_look_at_what_it_was_learned_from() -> None:
+    """After a long outage of the store a manifest holds tens of thousands of batches."""
+    store, _, updates = shelf("sdd")
+    for version in (1, 2, 3):
+        batches = [{"learned": "elsewise"}] * 3
+        changed = json.loads(store.manifest(version).to_json()) | {"batches": batches}
+        store.tamper(manifest=(version, json.dumps(changed).encode()))
+    assert sound(newest_whole(store), 3, updates) == []
+    assert [manifest.version for manifest, _ in updates_between(store, 1, 3)] == [2, 3]
+    assert store.head(3).learned
+    with pytest.raises(DamagedManifest, match="batches"):
+        list(ancestors(store, 3))
 
 
 def test_a_damaged_manifest_that_is_not_on_the_way_is_no_matter() -> None:

@@ -4,6 +4,7 @@ A test that fails here means another format number, not another golden file. For
 `python -m tests.model_store.test_golden` writes the files anew.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,8 @@ def test_the_manifest() -> None:
 
 def test_the_signed_manifest() -> None:
     data = (GOLDEN / "manifest-signed.json").read_bytes()
-    assert sign(golden_manifest().to_json(), KEY) == data == verify(data, [KEY])
+    assert sign(golden_manifest().to_json(), KEY) == data
+    assert json.loads(verify(data, [KEY])) == json.loads(data)
     assert Manifest.from_json(data).signature == SIGNATURE
 
 

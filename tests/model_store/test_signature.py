@@ -1,6 +1,7 @@
 import hashlib
 import hmac
 import json
+import re
 
 import pytest
 
@@ -23,8 +24,8 @@ def test_it_is_what_the_document_says() -> None:
 
 
 def test_what_was_signed_is_read() -> None:
-    assert verify(SIGNED, [KEY]) == SIGNED
-    assert verify(SIGNED, [OTHER, KEY]) == SIGNED
+    assert json.loads(verify(SIGNED, [KEY])) == json.loads(SIGNED)
+    assert json.loads(verify(SIGNED, [OTHER, KEY])) == json.loads(SIGNED)
     assert sign(SIGNED, KEY) == SIGNED
     assert verify(sign(SIGNED, OTHER), [OTHER]) != SIGNED
 
@@ -43,6 +44,14 @@ def test_every_field_is_covered(field: str) -> None:
     del fields[field]
     with pytest.raises(DamagedManifest, match="signature is not by"):
         verify(canonical_json(fields), [KEY])
+
+
+def test_a_signature_that_was_moved_changes_nothing() -> None:
+    """It fits what is left without it; wherever it stood, nothing else is read than what was signed."""
+    signature = b',"signature":"' + json.loads(SIGNED)["signature"].encode() + b'"'
+    assert SIGNED.replace(signature, b"") == PLAIN
+    for place in (each.end() for each in re.finditer(rb'[0-9"\]}]', PLAIN)):
+        assert json.loads(verify(PLAIN[:place] + signature + PLAIN[place:], [KEY])) == json.loads(SIGNED)
 
 
 def test_a_field_may_not_be_added() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from model_store.errors import DamagedManifest
-from model_store.version import BatchRecord, Manifest, Summary, timestamp
+from model_store.version import BatchRecord, Head, Manifest, Summary, timestamp
 from tests.model_store.worlds import manifest
 
 GOOD = json.loads(manifest(7, 6).to_json())
@@ -72,6 +72,41 @@ def test_it_is_frozen() -> None:
 def test_what_is_refused(change: dict[str, object], why: str) -> None:
     with pytest.raises(DamagedManifest, match=why):
         Manifest.from_json(json.dumps(GOOD | change).encode())
+
+
+@pytest.mark.parametrize(
+    ("batches", "learned"),
+    [([], False), ([{"ranges": [["events", 0, 5, 6]]}] * 3, True), ([{"ranges": 5, "more": 1}], True), ("what?", True)],
+)
+def test_a_head_is_the_manifest_without_its_batches_which_are_not_looked_at(batches: object, learned: bool) -> None:
+    head, whole = Head.from_json(json.dumps(GOOD | {"batches": batches}).encode()), Manifest.from_json(dumped(GOOD))
+    for name in Head.model_fields:
+        assert getattr(head, name) == getattr(whole, name), name
+    assert (head.created, head.summary()) == (whole.created, whole.summary())
+    assert head.learned is learned
+
+
+def test_whether_something_was_learned() -> None:
+    without = {name: value for name, value in GOOD.items() if name != "batches"}
+    for fields in (GOOD, without, GOOD | {"batches": []}):
+        whole = Manifest.from_json(dumped(fields))
+        assert whole.learned is Head.from_json(dumped(fields)).learned is bool(whole.batches)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 3}, {"version": "7"}, {"parent": 7}, {"metrics": {"a": "b"}}, {"more": 1}]
+)
+def test_what_is_refused_of_a_manifest_is_of_a_head(change: dict[str, object]) -> None:
+    said = []
+    for form in (Head, Manifest):
+        with pytest.raises(DamagedManifest) as raised:
+            form.from_json(dumped(GOOD | change))
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+
+
+def dumped(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields).encode()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"7", b"[" * 100_000])

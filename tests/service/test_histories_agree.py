@@ -22,7 +22,8 @@ from tests.consumers.samples import NOW_MS, event_json
 ITEMS = ItemsConfig(remember_unlisted=True)
 
 STAMP = b"0123456789abcdef"
-WEIGHTS = {"view": 1.0, "purchase": 3.0, "open": 0.0, "dislike": -1.0, "search": 0.5}
+WEIGHTS = {"view": 1.0, "purchase": 3.0, "open": 0.0, "dislike": -1.0, "rating": 2.0, "search": 0.5}
+SCALES = [None, (1.0, 5.0), (-2.0, 1.0)]
 
 
 @dataclass
@@ -31,12 +32,13 @@ class Sent:
 
     records: list[Record] = field(default_factory=list)
 
-    def send(self, user: str, item: str | None, kind: str, event_id: str | None) -> None:
-        fields = {"item_id": item, "event_id": event_id}
-        value = event_json(user_id=user, type=kind, **{name: text for name, text in fields.items() if text is not None})
+    def send(self, user: str, item: str | None, kind: str, event_id: str | None, value: float | None = None) -> None:
+        fields = {"item_id": item, "event_id": event_id, "value": value}
+        given_fields = {name: ... if given is None else given for name, given in fields.items()}
+        raw = event_json(user_id=user, type=kind, **given_fields)
         partition = ord(user) % 2
         offset = sum(record.partition == partition for record in self.records)
-        self.records.append(Record("events", partition, offset, NOW_MS, user.encode(), value))
+        self.records.append(Record("events", partition, offset, NOW_MS, user.encode(), raw))
 
 
 @st.composite
@@ -48,6 +50,7 @@ def streams(draw: st.DrawFn) -> list[Record]:
         user = draw(st.sampled_from("abc"))
         kind = draw(st.sampled_from(list(WEIGHTS)))
         named, again = draw(st.booleans()), draw(st.booleans())
+        value = draw(st.sampled_from([None, -9.0, -1.0, 1.0, 1 + 4 / 3, 3.0, 5.0, 9.0]))
         item = None if kind == "search" and draw(st.booleans()) else draw(st.sampled_from(["i1", "i2", "é", "i4"]))
         for _ in range(draw(st.sampled_from([1, 1, 2, 5, LATEST - 1, LATEST, LATEST + 1]))):
             number += 1
@@ -56,7 +59,7 @@ def streams(draw: st.DrawFn) -> list[Record]:
                 event_id = draw(st.sampled_from(ids))
             elif event_id is not None:
                 ids.append(event_id)
-            sent.send(user, item, kind, event_id)
+            sent.send(user, item, kind, event_id, value)
     return sent.records
 
 
@@ -73,13 +76,18 @@ class Recording(UserTable):
         return found
 
 
+Lesson = tuple[str, float, tuple[str, ...]]
+"""An item that was wanted or not, by how much, and what its user had done before."""
+
+
 @dataclass
 class Outcome:
-    """Of each user, by each side."""
+    """Of a stream, by one side."""
 
-    items: dict[str, list[str]] = field(default_factory=dict)
+    items: dict[str, list[str]] = field(default_factory=dict)  # by user
     seen: dict[str, int] = field(default_factory=dict)
     duplicates: dict[tuple[int, int], bool] = field(default_factory=dict)  # by partition and offset
+    lessons: list[Lesson] = field(default_factory=list)  # sorted
 
 
 def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outcome:
@@ -92,8 +100,12 @@ def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outc
     outcome = Outcome()
     for batch in batches:
         taken = take_items(items, batch, clock, None)
-        events = take_events(users, batch, taken, tuple(rule.event_weights.values()), clock, None)
+        events = take_events(users, batch, taken, rule.weights(batch.type, batch.value), clock, None)
         clock += events.accepted
+        for part in (events, events.disliked):
+            for item, weight, history in zip(part.item, part.weight.tolist(), part.history, strict=True):
+                before = tuple(items.names.ids[row] for row in history if row >= 0)
+                outcome.lessons.append((items.names.ids[item], weight, before))
         places = [(one.partition, offset) for one in batch.ranges for offset in range(one.start, one.end)]
         outcome.duplicates.update(zip(places, users.called, strict=True))
         users.called.clear()
@@ -102,6 +114,7 @@ def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outc
         ring = users.history.array[row * rule.length : (row + 1) * rule.length]
         oldest_first = np.roll(ring, -(targets % rule.length))
         outcome.items[user] = [items.names.ids[item] for item in oldest_first.tolist() if item >= 0]
+    outcome.lessons.sort()
     return outcome
 
 
@@ -113,21 +126,26 @@ def scored(records: list[Record], rule: HistoryRule, store_every: int) -> Outcom
     for number, (record, event) in enumerate(zip(records, events, strict=True)):
         history = histories.setdefault(event.user_id, UserHistory())
         where = TopicPartition(record.topic, record.partition)
+        before, weight = tuple(history.items), rule.weight(event)
         new = history.take(event, where, record.offset, record.timestamp_ms, rule=rule, hide="none")
         outcome.duplicates[record.partition, record.offset] = not new
+        if new and weight and event.item_id is not None:
+            outcome.lessons.append((event.item_id, weight, before))
+            assert (event.item_id in history.disliked) == (weight < 0)
         if number % store_every == 0:
             histories[event.user_id] = decode_history(history.encode(STAMP))[1]
     outcome.items = {user: history.items for user, history in histories.items()}
+    outcome.lessons.sort()
     outcome.seen = {user: history.events_seen for user, history in histories.items()}
     return outcome
 
 
 @settings(max_examples=150, deadline=None)
-@given(streams(), st.integers(1, 30), st.integers(1, 200), st.integers(1, 50))
+@given(streams(), st.integers(1, 30), st.sampled_from(SCALES), st.integers(1, 200), st.integers(1, 50))
 def test_the_same_events_give_trainer_and_scorer_the_same_history(
-    records: list[Record], length: int, batch_events: int, store_every: int
+    records: list[Record], length: int, scale: tuple[float, float] | None, batch_events: int, store_every: int
 ) -> None:
-    rule = HistoryRule(length, WEIGHTS)
+    rule = HistoryRule(length, WEIGHTS, scale)
     assert trained(records, rule, batch_events) == scored(records, rule, store_every)
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State
 from service.model.channel import Examples, Lesson, Taught
 from service.model.channels.network import ROWS, Network, NetworkConfig
@@ -33,12 +34,13 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Contexts with their targets, fresh ones and then replayed ones."""
+    """Contexts with their targets: fresh ones, then replayed ones, then those with what was disliked in them."""
 
     contexts: Contexts  # B of them, none empty
     target: Index  # [B]
-    weight: NDArray[np.float32]  # [B]
+    weight: NDArray[np.float32]  # [B] below 0: disliked
     fresh: int  # so many contexts, the first ones, are fresh
+    replayed: int  # so many come after them
     judging: int  # so many of those, the first ones, teach how the channels are weighed
 
 
@@ -80,6 +82,9 @@ class LearningNetwork(Network):
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
         self.write(rows, first_rows(self._seed, ids, self.config.dim).to(self.rows.data.device))
 
+    def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
+        """It learns from behaviour alone."""
+
     def forget(self, rows: Index) -> None:
         super().forget(rows)
         self.adagrad.put(rows, 0.0)
@@ -99,37 +104,38 @@ class LearningNetwork(Network):
         if self.negatives.due(lesson.step):
             counts = self._popularity.log_counts(lesson.clock)[:, -1].exp().cpu().numpy()
             self.negatives.refill(counts, random)
-        step = self._step(lesson.examples, lesson.replay, random)
+        step = self._step(lesson, random)
         return self.descend(step, self.negatives.take(lesson.step), lesson)
 
     def observe(self, examples: Examples) -> None:
         """What there is to count was kept by `learn`, for replay."""
 
-    def _step(self, examples: Examples, replay: int, random: np.random.Generator) -> Step:
-        """The contexts to learn from: the fresh ones that have a history, then replayed ones. Keeps the fresh ones.
+    def _step(self, lesson: Lesson, random: np.random.Generator) -> Step:
+        """The contexts to learn from, of those that have a history. Keeps the fresh ones, for replay.
 
         Fresh ones whose target has been met before come first, because they alone teach how the channels are weighed:
         the count of none of an item nobody has met would teach that popularity says little.
         """
         config = self.config
-        full = (examples.history >= 0).any(1)
-        history, target = examples.history[full], examples.item[full]
-        weight = examples.weight[full].astype(np.float32)
+        history, target, weight = _with_history(lesson.examples)
         old_history, old_target, old_weight = self.replay.draw(
-            replay * len(target),
+            lesson.replay * len(target),
             random,
             recent=config.replay_recent,
             recent_share=config.replay_recent_share,
             dropout=config.dropout,
         )
         self.replay.add(history, target, weight)
+        disliked = lesson.disliked if config.dislikes else Examples.none(history.shape[1])
+        bad_history, bad_target, bad_weight = _with_history(disliked)
         met = self._popularity.has_met(target)
         order = np.argsort(~met, kind="stable")
         return Step(
-            contexts=Contexts.of(np.concatenate([history[order], old_history])),
-            target=np.concatenate([target[order], old_target]),
-            weight=np.concatenate([weight[order], old_weight]),
+            contexts=Contexts.of(np.concatenate([history[order], old_history, bad_history])),
+            target=np.concatenate([target[order], old_target, bad_target]),
+            weight=np.concatenate([weight[order], old_weight, bad_weight * np.float32(config.dislikes)]),
             fresh=len(target),
+            replayed=len(old_target),
             judging=int(met.sum()),
         )
 
@@ -137,7 +143,7 @@ class LearningNetwork(Network):
         """Applies one gradient, if it is finite: to the rows, the dense layers and the blend."""
         if not step.contexts.n:
             return Taught()
-        taught = Taught(fresh=step.fresh, replayed=step.contexts.n - step.fresh)
+        taught = Taught(fresh=step.fresh, replayed=step.replayed)
         size, device = self.rows.size, self.rows.data.device
         unique = unique_rows(size, step.contexts.rows, step.target, sample.rows)
         local = np.empty(size, np.int64)
@@ -167,7 +173,7 @@ class LearningNetwork(Network):
         self.adagrad.put(unique, accumulated)
         self.optimizer.step(self.dense.vector, gradients.dense.vector)
         lesson.blend.learn(gradients.blend)
-        loss = gradients.loss / float(step.weight.sum())
+        loss = gradients.loss / float(np.abs(step.weight).sum())
         return replace(taught, loss=loss, grad_norm=math.sqrt(squared), touched=len(unique))
 
     # -- versions ------------------------------------------------------------------------------------------------------
@@ -197,6 +203,12 @@ class LearningNetwork(Network):
     def _restore_dense(self, state: State) -> None:
         self.dense.restore(state)
         self.optimizer.restore("trainer/network", state)
+
+
+def _with_history(examples: Examples) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
+    """History, item and weight of those whose user had done something before."""
+    full = (examples.history >= 0).any(1)
+    return examples.history[full], examples.item[full], examples.weight[full].astype(np.float32)
 
 
 def adamw(dense: Parameters, config: NetworkConfig) -> AdamW:

@@ -37,6 +37,7 @@ class NetworkConfig(Section):
     replay_capacity: AtLeastOne = 200_000
     replay_recent: AtLeastOne = 20_000
     replay_recent_share: Share = 0.7
+    dislikes: Annotated[float, Field(ge=0)] = 0.0  # how much a dislike counts; 0: it teaches nothing
     dropout: Share = 0.15  # of a replayed history's items; 0.3 had .003 less HR@20, none was as good
 
 

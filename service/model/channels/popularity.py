@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State, Update
 from service.model.channel import Channel, Examples, Lesson, Taught, Traits
 from service.model.config import Positive, Section
@@ -89,6 +90,9 @@ class Popularity:
 
     def begin(self, rows: NDArray[np.int64], ids: Sequence[str]) -> None:
         """A new item has no count."""
+
+    def describe(self, rows: NDArray[np.int64], changes: Sequence[ItemChange]) -> None:
+        """What items are has no part in how often they are taken."""
 
     def learn(self, lesson: Lesson) -> Taught:
         """Nothing here is learned by gradient."""

@@ -44,7 +44,7 @@ def rank(
 ) -> tuple[RankSums, PairedSums]:
     """How well `model` ranks the chosen events; and beside `reference`, those whose item that one knows."""
     sums, paired = RankSums(), PairedSums()
-    if reference is not None:
+    if reference is not None and len(chosen):
         reference.begin_batch()
     for start in range(0, len(chosen), USERS_AT_ONCE):
         part = chosen[start : start + USERS_AT_ONCE]

@@ -11,7 +11,7 @@ from model_store.chain import Found, ancestors, load, newest_checkpoint
 from model_store.changes import Changes
 from model_store.errors import BrokenChain, Damaged, DamagedManifest, NoSuchVersion
 from model_store.store import CHALLENGER, ModelStore
-from model_store.version import BatchRecord, KafkaIds, Manifest
+from model_store.version import BatchRecord, Head, KafkaIds, Manifest
 from model_store.weights import State
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
@@ -169,7 +169,7 @@ def _reference(store: ModelStore) -> tuple[int, State] | None:
         return None
 
 
-def _continued(manifest: Manifest, wanted: ModelConfig) -> ModelConfig:
+def _continued(manifest: Head, wanted: ModelConfig) -> ModelConfig:
     """Raises: Fatal where the settings ask for another model."""
     try:
         return continued(config_of(manifest), wanted)
@@ -179,7 +179,7 @@ def _continued(manifest: Manifest, wanted: ModelConfig) -> ModelConfig:
         ) from None
 
 
-def _say_differences(manifest: Manifest, origin: Origin) -> None:
+def _say_differences(manifest: Head, origin: Origin) -> None:
     """Other limits, libraries and machines are sound: it goes on from what is there."""
     changed = differences(config_of(manifest).to_json(), origin.config)
     if changed := [*changed, *differences(manifest.environment, origin.environment)]:

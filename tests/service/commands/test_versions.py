@@ -112,3 +112,18 @@ def test_a_rollback_stays_until_it_is_promoted(store: RedisStore, capsys: pytest
         assert main([command, "9"]) == 1
         assert capsys.readouterr().err == "tidemill: version 9 is not in the store\n"
     assert store.live() == 3
+
+
+def test_which_version_was_live_then(store: RedisStore, capsys: pytest.CaptureFixture[str]) -> None:
+    lease = trainer(store)
+    publish(store, lease, 1, None, small(1))
+    store.move(1, "", lease=lease)
+    for at in ("9999-12-31T23:59:59Z", "2999-01-01"):
+        assert main(["versions", "--at", at]) == 0
+        assert capsys.readouterr().out == "1\n"
+    for at in ("0001-01-01T00:00:00Z", "1969-12-31", "1970-01-01T00:00:00Z", "2000-01-01T00:00:00+02:00"):
+        assert main(["versions", "--at", at]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("tidemill: no version was live at ")
+        assert err.count("\n") == 1

@@ -58,13 +58,19 @@ def plain_loss(
         for row, expected in zip(sample.rows.tolist(), sample.log_expected.tolist(), strict=True):
             if row not in certain:
                 z = z + (logit(row) - expected).exp()
-        total = total + float(weight[b]) * (z.log() - logit(int(target[b])))
+        likelihood = logit(int(target[b])) - z.log()
+        if weight[b] < 0:  # disliked
+            total = total + float(weight[b]) * (1 - likelihood.exp()).log()
+        else:
+            total = total - float(weight[b]) * likelihood
     return total
 
 
 @pytest.mark.parametrize("contexts", [1, 9])
 @pytest.mark.parametrize("seed", range(3))
-def test_hand_gradients_are_autograd_s(contexts: int, seed: int) -> None:
+@pytest.mark.parametrize("least", [0.0, -1.0])
+def test_hand_gradients_are_autograd_s(contexts: int, seed: int, least: float) -> None:
+    """`least`: of the weights; below 0 some of the targets are disliked."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     items = 12
@@ -75,7 +81,7 @@ def test_hand_gradients_are_autograd_s(contexts: int, seed: int) -> None:
     histories[:, -1] = np.maximum(histories[:, -1], 0)
     target = rng.integers(0, items, contexts)
     target[0] = histories[0, -1]  # a repeat
-    weight = rng.random(contexts).astype(np.float32)
+    weight = rng.uniform(least, 1, contexts).astype(np.float32)
     sample = Sample(np.array([1, 4, 5, 11]), rng.normal(size=4).astype(np.float32))
     context = Contexts.of(histories)
     unit, norm = normalise(rows)

@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.weights import Rows, Update
 from service.model.contexts import BUCKETS, Contexts
 from service.model.recommender import NEVER, Recommender
-from service.model.selection import best_of
 from tests.service.model.configs import small
 
 DIM, LENGTH, HIDDEN = 4, 3, 5
@@ -84,14 +82,6 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
             dense[b, hide[b][hide[b] >= 0]] = NEVER
             real = rows[b] >= 0
             np.testing.assert_allclose(scores[b][real], np.sort(dense[b])[::-1][: real.sum()], rtol=1e-4, atol=1e-4)
-
-
-def test_equal_scores_go_by_row() -> None:
-    scores = torch.zeros(2, 128)
-    scores[1, 5] = 1
-    rows, _ = best_of(scores, 128, least=NEVER / 2)
-    assert rows[0].tolist() == list(range(128))
-    assert rows[1].tolist() == [5, *range(5), *range(6, 128)]
 
 
 @pytest.mark.parametrize("strip", [1, 20 * 64, 1 << 18])

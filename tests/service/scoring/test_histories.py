@@ -36,9 +36,9 @@ class Flaky(ListStore):
         self.away = self.away_after_saving
         return stored
 
-    def note_active(self, where: TopicPartition, users: Sequence[tuple[str, int]]) -> None:
+    def note_active(self, where: TopicPartition, users: Sequence[tuple[str, int]], since_ms: int) -> None:
         self._here()
-        super().note_active(where, users)
+        super().note_active(where, users, since_ms)
 
     def _here(self) -> None:
         if self.away:
@@ -151,6 +151,15 @@ def test_who_is_saved_is_known_as_active_to_whoever_takes_over(keeper: Keeper) -
     assert keeper.lists.recently_active(HERE, 0, 10) == ["a"]
     assert keeper.stored("a")[0] == 1
     assert keeper.count("history_conflicts_total") == 0
+
+
+def test_who_has_been_quiet_is_not_known_as_active_any_more(connection: RedisConnection) -> None:
+    """As others act, and not only when somebody takes over: else everybody who ever came would be kept."""
+    keeper = Keeper(connection, active_seconds=60)
+    keeper.take_and_save(event("a", 0), event("b", 0, THERE))
+    keeper.now_ms += 61_000
+    keeper.take_and_save(event("c", 1, ms=keeper.now_ms))
+    assert connection.call("ZRANGE", "t:active:events:0", 0, -1) == [b"c"]
 
 
 def test_a_conflict_is_counted_once_however_often_it_is_looked_into(

@@ -19,7 +19,8 @@ from service.scoring import list_writer as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
 from service.scoring.catalogue import Catalogue
 from service.scoring.freshness import Freshness
-from service.scoring.list_store import ListStore
+from service.scoring.list_index import Holders
+from service.scoring.list_store import ListStore, UserList
 from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, ListWriter
 from service.scoring.reloader import Reloader
 from service.scoring.user_history import UserHistory
@@ -28,21 +29,25 @@ from tests.consumers.samples import NOW_MS, item_json
 from tests.service.scoring.workers import ITEMS, Clock
 from tests.service.scoring.worlds import Trainer, body_of, items_of
 
-HERE = TopicPartition("events", 0)
+HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
 
 class Lists(ListStore):
-    """Remembers which users were written together; and Redis is away when told."""
+    """Remembers which users were written together; takes as long, and is away, when told."""
 
     away = False
+    took_s = 0.0
 
-    def write_lists(self, lists: Sequence[tuple[str, bytes]]) -> None:
+    def write_lists(self, lists: Sequence[UserList]) -> None:
         if self.away:
             raise StoreUnavailable("away")
         super().write_lists(lists)
-        self.groups.append([user for user, _ in lists])
+        self.groups.append([each.user_id for each in lists])
+
+        self.clock.pass_by(self.took_s)
 
     groups: list[list[str]]
+    clock: Clock
 
 
 class Desk:
@@ -53,10 +58,10 @@ class Desk:
         self.metrics, self.health, self.clock = ScorerMetrics(), Health("scorer"), Clock()
         self.redis = connection
         self.lists = Lists(connection, "t", recs_ttl_s=100, history_ttl_s=100)
-        self.lists.groups = []
+        self.lists.groups, self.lists.clock = [], self.clock
         store = MemoryStore()
         self.trainer = Trainer(store)
-        self.trainer.learn(600)
+        self.trainer.learn_much()
         self.reloader = Reloader(store, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
         for _ in range(versions):
             self.publish()
@@ -120,6 +125,10 @@ class Desk:
     def items(self, user: str) -> list[str]:
         return items_of(self.lists.read_list(user))
 
+    def indexed(self) -> dict[str, set[str]]:
+        keys = self.redis.call("KEYS", "t:listed:*")
+        return {key.decode(): {user.decode() for user in self.redis.call("HKEYS", key)} for key in keys}
+
     def default(self) -> list[str]:
         return items_of(self.redis.call("GET", "t:recs_default"))
 
@@ -149,6 +158,20 @@ def test_whoever_acted_gets_a_list_of_what_the_history_says(desk: Desk) -> None:
     assert desk.count("event_to_recommendation_seconds_count", stage="history") == 3
     checks: Any = desk.health.report()[1]["checks"]
     assert checks["lists"] == "ok"
+
+
+def test_a_list_is_in_the_index_of_each_partition_that_its_users_events_are_in(desk: Desk) -> None:
+    """Whoever reads one of them may write the list, and is to sweep it."""
+    desk.act("a")
+    desk.act("b")
+    desk.active["b"].history.next_offsets |= {THERE: 7, TopicPartition("another", 2): 7}
+    desk.active.add(ActiveUser("c", b"", UserHistory()))  # whose history was damaged
+    desk.write()
+    assert desk.indexed() == {"t:listed:events:0": {"a", "b", "c"}, "t:listed:events:1": {"b"}}
+    best = desk.items("a")[0]
+    assert desk.lists.take_out([("a", [best])]) == 1
+    (_, [entry]) = next(desk.lists.index(THERE))
+    assert Holders(desk.items("b")).among([entry])[0] == desk.items("b")
 
 
 def test_newer_weights_are_pressing_and_rewrite_lists_and_what_they_have_learned_is_measured_once(desk: Desk) -> None:
@@ -188,6 +211,18 @@ def test_the_trending_list_is_written_once_a_while(desk: Desk) -> None:
     assert body_of(desk.redis.call("GET", "t:recs_default")) == body
     desk.write(DEFAULT_LIST_EVERY_S)
     assert body_of(desk.redis.call("GET", "t:recs_default"))["items"][:9] == body["items"][1:]
+
+
+def test_the_trending_list_comes_as_soon_as_there_is_something_to_list(desk: Desk) -> None:
+    desk.delete(*ITEMS)
+    desk.write()
+    assert desk.default() == []
+    sets = int(desk.redis.call("INFO", "commandstats")["cmdstat_set"]["calls"])
+    desk.write()
+    assert int(desk.redis.call("INFO", "commandstats")["cmdstat_set"]["calls"]) == sets
+    desk.bring_back("i5")
+    desk.write()
+    assert desk.default() == ["i5"]
 
 
 # -- what may be listed ------------------------------------------------------------------------------------------------
@@ -265,6 +300,16 @@ def test_lists_are_filled_up_when_an_item_goes_and_take_it_in_again_when_it_is_b
         assert desk.body("a")["model_version"] == 1
 
 
+def test_what_a_user_dislikes_is_not_listed_for_them_until_they_want_it_again(connection: RedisConnection) -> None:
+    desk = Desk(connection, top_k=100)
+    for item, kind, gone in [("i2", "view", set()), ("i2", "dislike", {"i2"}), ("i3", "dislike", {"i2", "i3"}),
+                             ("i2", "view", {"i3"})]:  # fmt: skip
+        desk.act("a", item, kind)
+        desk.act("b", "i2")
+        desk.write()
+        assert set(desk.items("b")) - set(desk.items("a")) == gone
+
+
 @pytest.mark.parametrize(("hide", "gone"), [("none", []), ("bought", ["i3"]), ("all", ["i2", "i3"])])
 def test_hide_seen(connection: RedisConnection, hide: str, gone: Sequence[str]) -> None:
     desk = Desk(connection, hide_seen=hide, top_k=100)
@@ -288,6 +333,8 @@ def test_beyond_the_budget_lists_wait_and_nobody_is_forgotten(
     desk = Desk(connection, list_budget=1e-9)
     desk.act("a")
     desk.act("b")
+    desk.lists.took_s = 0.01
+    desk.clock.pass_by(1)
     for _ in range(3):
         desk.writer.write()
         assert desk.writer.lists_wait

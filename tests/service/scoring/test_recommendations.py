@@ -1,10 +1,10 @@
 import json
 
-import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scoring.recommendations import list_json, without
+from service.scoring.recommendations import entry_start, items_in, list_json
 from tests.consumers.samples import ids
 
 scores = st.floats(allow_nan=False, allow_infinity=False)
@@ -58,35 +58,22 @@ def test_whole_scores_are_still_floats() -> None:
     assert b'"score":3.0}' in raw
 
 
-@given(ranked_lists, st.data())
-def test_without_leaves_out_what_is_blocked_and_nothing_else(
-    ranked: list[tuple[str, float]], data: st.DataObject
-) -> None:
-    blocked = data.draw(st.sets(ids | st.sampled_from([item for item, _ in ranked] or ["x"]), max_size=5))
-
-    def raw(pairs: list[tuple[str, float]]) -> bytes:
-        return list_json(
-            "é",
-            pairs,
-            model_version=2**53 + 1,
-            trained_through={"events": {"0": 2**63 - 1}},
-            events_seen=3,
-            generated_at="2026-01-05T10:00:00.123Z",
-        )
-
-    kept = [pair for pair in ranked if pair[0] not in blocked]
-    result = without(raw(ranked), blocked)
-    assert result == without(raw(ranked), frozenset(blocked))
-    if kept == ranked:
-        assert result is None
-    else:
-        assert result == raw(kept)
-        assert without(result, blocked) is None
+@given(ids, ranked_lists)
+def test_an_entry_begins_as_it_is_said_and_nothing_else_does(user: str, ranked: list[tuple[str, float]]) -> None:
+    raw = list_json(user, ranked, model_version=1, trained_through={}, events_seen=0, generated_at="")
+    for item, _ in ranked:
+        assert raw.count(entry_start(item)) == 1
+    assert raw.count(b'{"item_id":') == len(ranked)
+    assert items_in(raw) == [item for item, _ in ranked]
 
 
-def test_a_list_may_lose_everything() -> None:
-    raw = list_json("u", [("a", 1.0)], model_version=1, trained_through={}, events_seen=1, generated_at="")
-    emptied = without(raw, {"a", "b"})
-    assert emptied is not None
-    assert orjson.loads(emptied)["items"] == []
-    assert without(raw, set()) is None
+@given(ids)
+def test_no_text_in_a_list_looks_like_an_entry(item: str) -> None:
+    hostile = '{"item_id":"x",' + item + ',{"item_id":'
+    raw = list_json(hostile, [(hostile, 1.0)], model_version=1, trained_through={}, events_seen=0, generated_at="")
+    assert raw.count(b'{"item_id":') == 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"junk", b"[]", b"{}", b'{"items":1}', b'{"items":[1]}', b'{"items":[{}]}'])
+def test_what_is_no_list_has_no_items(raw: bytes) -> None:
+    assert items_in(raw) == []

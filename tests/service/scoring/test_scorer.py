@@ -48,7 +48,7 @@ def test_whoever_acts_gets_a_list(world: World) -> None:
 
 def test_who_acted_before_there_was_anything_to_list_gets_a_list_later(connection: RedisConnection) -> None:
     """However long ago: they are quiet by then, and nothing else would ever write their list."""
-    world = World(connection, learned=0)
+    world = World(connection, learned=False)
     world.act("a", "i1")
     worker = started(world, active_seconds=0.01)
     for _ in range(3):
@@ -97,14 +97,36 @@ def test_items_deleted_before_the_start_are_never_listed(world: World) -> None:
 
 def test_lists_at_rest_lose_what_was_deleted(world: World) -> None:
     world.act("a", "i1")
-    worker = started(world, refresh_interval_ms=1e9).turn()
+    worker = started(world, refresh_interval_ms=3_600_000).turn()
     best = worker.items("a")
     world.delete(best[0])
+    world.item(best[1], available=False)
     worker.turn()
     assert worker.items("a") == best
-    worker.sweeper.start()
-    worker.until(lambda: worker.items("a") == best[1:])
-    worker.sweeper.stop()
+    assert worker.sweeper.sweep() == 2  # and the one for everybody else
+    assert worker.items("a") == best[2:]
+
+
+def test_lists_of_those_whom_nobody_remembers_lose_what_was_deleted(world: World) -> None:
+    """Whoever reads their partition sweeps them, also of what was deleted while nobody did."""
+    world.act("a", "i1")
+    world.act("b", "i1", 1)
+    first = started(world, active_seconds=0.001).turn()
+    best = first.items("a")
+    assert first.items("b") == best
+    for _ in range(2):
+        first.clock.pass_by(COMMIT_AFTER_S)
+        first.turn(1)
+    first.scorer.finish()
+    world.delete(best[0])
+    second = started(world, active_seconds=0.001).turn()
+    second.sweeper.sweep()
+    world.delete(best[1])
+    second.turn()
+    second.sweeper.sweep()
+    assert second.items("a") == second.items("b") == best[2:]
+    assert second.count("active_users") == 0
+    assert second.count("recommendations_written_total") == 0
 
 
 def test_without_weights_histories_are_kept_and_health_says_so(connection: RedisConnection) -> None:
@@ -325,7 +347,7 @@ def test_while_redis_is_away_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) ->
         world.act("c", "i2")
         turning = threading.Thread(target=worker.turn)
         turning.start()
-        turning.join(0.2)
+        turning.join(0.05)
         assert turning.is_alive()  # what was read waits until it is stored
         server.start()
         turning.join(20)
@@ -504,7 +526,7 @@ def test_histories_are_as_the_live_version_says_even_before_it_is_loaded(world: 
 
 
 def test_a_whole_run_ends_with_everything_stored(world: World) -> None:
-    worker = Worker(world)
+    worker = Worker(world, clock=time.monotonic)
     for n in range(200):
         world.act(f"u{n % 20}", ITEMS[n % 60], n % 2)
     running = threading.Thread(target=worker.scorer.run)

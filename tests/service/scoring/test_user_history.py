@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.batcher import id_digest
-from consumers.events import Interaction
+from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
 from consumers.records import TopicPartition
-from service.model.history import LATEST, HistoryRule, key_of
+from service.model.history import LATEST, NO_KEY, HistoryRule, key_of
 from service.scoring.user_history import (
     REMEMBERED_ITEMS,
     STAMP_BYTES,
@@ -37,6 +37,7 @@ histories = st.builds(
     next_offsets=st.dictionaries(places, counts, max_size=4),
     event_keys=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=LATEST).map(lambda keys: array("q", keys)),
     hidden=st.lists(ids, max_size=5),
+    disliked=st.lists(ids, max_size=5),
     last_event_ms=counts,
     log=ids,
 )
@@ -113,26 +114,37 @@ def test_the_stored_form_is_json_for_people() -> None:
         "event_keys": id_digest("e1").hex() + ",,",
         "event_ids": [],
         "hidden": ["i1"],
+        "disliked": [],
         "last_event_ms": NOW_MS + 5,
         "log": "",
     }
 
 
-def test_what_earlier_releases_stored_is_read() -> None:
-    """Each form ever written has its file; `history-0.json` keeps event ids where keys are kept today."""
-    stamp, history = decode_history((GOLDEN / "history-0.json").read_bytes())
+@pytest.mark.parametrize(
+    ("form", "keys", "disliked"),
+    [
+        (0, ["e-1", "é-2"], []),  # kept event ids, and no dislikes
+        (1, ["e-1", None, None, "é-2"], ["i9"]),
+    ],
+)
+def test_every_form_ever_stored_is_read(form: int, keys: list[str | None], disliked: list[str]) -> None:
+    raw = (GOLDEN / f"history-{form}.json").read_bytes()
+    stamp, history = decode_history(raw)
     assert stamp == STAMP
     assert history == UserHistory(
         items=["i7", "é", "i3"],
         events_seen=5,
         next_offsets={HERE: 42, TopicPartition("events", 3): 9918},
-        event_keys=array("q", [key_of(id_digest("e-1")), key_of(id_digest("é-2"))]),
+        event_keys=array("q", [NO_KEY if key is None else key_of(id_digest(key)) for key in keys]),
         hidden=["i3"],
+        disliked=disliked,
         last_event_ms=1_767_607_200_123,
         log="cluster/topic",
     )
+    written = history.encode(STAMP)
+    assert decode_history(written)[1] == history
+    assert (written == raw) == (form == 1)  # today's
     assert not take(history, event(event_id="e-1"), 100)
-    assert decode_history(history.encode(STAMP))[1] == history
 
 
 def test_offsets_of_another_log_are_dropped_and_the_rest_stays() -> None:
@@ -181,6 +193,7 @@ ODD: dict[str, list[Any]] = {
     "items": [None, "abc", 1, {"a": 1}, [None], [1], [["a"]], ["\ud800"]],
     "event_keys": [None, "abc", "0" * 16, "0" * 15 + ",", "0" * 17 + ",", "x" * 16 + ",", " ,", 7, ["0" * 16]],
     "hidden": [None, "abc", [True], [{}]],
+    "disliked": [None, "abc", [7]],
     "events_seen": [None, True, "7", -1, 1.5, 1e300, 2**63, 10**400, [1], {}],
     "last_event_ms": [None, "5", -1, 5.0, float("nan"), float("inf")],
     "next_offsets": [
@@ -212,7 +225,7 @@ ODD: dict[str, list[Any]] = {
         stored() + b"x",
         stored()[:-1],
         stored().replace(b'"stamp":', b'"stamp": '),
-        *(stored(**{name: ...}) for name in ODD),
+        *(stored(**{name: ...}) for name in ODD if name != "disliked"),
         *(stored(event_keys=..., event_ids=ids) for ids in (None, "abc", {"a": 1}, [2.5])),
         *(stored(**{name: value}) for name, values in ODD.items() for value in values),
         stored().replace(b'["i1"]', NESTED[2:-2].encode()),
@@ -251,7 +264,7 @@ def test_no_damage_raises_anything_else(history: UserHistory, stamp: bytes, data
     decoded_or_damaged(bytes(raw))
 
 
-FIELDS = ["stamp", "items", "events_seen", "next_offsets", "event_keys", "hidden", "last_event_ms"]
+FIELDS = ["stamp", "items", "events_seen", "next_offsets", "event_keys", "hidden", "disliked", "last_event_ms"]
 
 
 @given(st.sampled_from(FIELDS), json_values)
@@ -363,6 +376,44 @@ def test_hidden_items_are_those_the_setting_names(hide: str, hidden: list[str]) 
     ]:
         take(history, event(item, kind), weight=weight, hide=hide)
     assert history.hidden == hidden
+
+
+def test_a_dislike_is_remembered_until_its_item_is_wanted_again() -> None:
+    history = UserHistory()
+    steps = [
+        ("a", "dislike", -1.0, ["a"]),
+        ("b", "dislike", -0.5, ["a", "b"]),
+        ("a", "dislike", -1.0, ["b", "a"]),
+        ("b", "search", 0.0, ["b", "a"]),
+        ("c", "view", 1.0, ["b", "a"]),
+        ("b", "view", 1.0, ["a"]),
+        ("a", "purchase", 3.0, []),
+    ]
+    for item, kind, weight, disliked in steps:
+        take(history, event(item, kind), weight=weight, hide="bought")
+        history = decode_history(history.encode(STAMP))[1]
+        assert history.disliked == disliked
+    assert (history.items, history.events_seen) == (["c", "b", "a"], 7)
+    take(history, event("d", "dislike"), weight=-1.0, hide="bought")
+    assert (history.left_out("none"), history.left_out("bought")) == (["d"], ["d", "a"])
+
+
+def test_a_low_rating_is_a_dislike_where_there_is_a_scale() -> None:
+    for scale, disliked in ((None, []), ((1.0, 5.0), ["bad"])):
+        history, rule = UserHistory(), HistoryRule(20, DEFAULT_EVENT_WEIGHTS, scale)
+        for offset, (item, value) in enumerate([("bad", 2.0), ("good", 4.0), ("bare", None)]):
+            rating = Interaction(user_id="u1", item_id=item, type="rating", ts=NOW_MS, value=value)
+            assert history.take(rating, HERE, offset, NOW_MS, rule=rule, hide="none")
+        assert history.disliked == disliked
+        assert history.items == [item for item in ("bad", "good", "bare") if item not in disliked]
+
+
+def test_disliked_items_are_many_and_not_endless() -> None:
+    history = UserHistory()
+    for n in range(REMEMBERED_ITEMS + 5):
+        take(history, event(f"i{n}", "dislike"), weight=-1.0)
+    assert len(history.disliked) == REMEMBERED_ITEMS
+    assert history.disliked[-1] == f"i{REMEMBERED_ITEMS + 4}"
 
 
 def test_hidden_items_are_many_and_not_endless() -> None:

@@ -1,12 +1,12 @@
 """Scorers that tests turn by hand, over a log in memory, a store of small real models, and Redis."""
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from consumers.decode import DecodeRules
 from consumers.memory_source import MemoryLog, MemorySource
+from consumers.records import Record
 from consumers.times import now_ms
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection
@@ -25,23 +25,33 @@ from tests.service.scoring.worlds import Trainer, body_of, items_of
 ITEMS = [f"i{n}" for n in range(60)]
 
 
+TURN_S = 0.02  # of one turn of a scorer
+
+
 class Clock:
-    """The time in seconds, which a test may put forward."""
+    """The time in seconds, which stands still until a test puts it forward."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.now = 1000.0
 
     def __call__(self) -> float:
-        return time.monotonic() + self.ahead
+        return self.now
 
     def pass_by(self, seconds: float) -> None:
-        self.ahead += seconds
+        self.now += seconds
+
+
+class Impatient(MemorySource):
+    """Does not wait for records that are not there."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        return super().poll(max_records, 0.0)
 
 
 class World:
     """A log, a store of models with one live version, and Redis; scorers come and go."""
 
-    def __init__(self, connection: RedisConnection, *, learned: int = 600) -> None:
+    def __init__(self, connection: RedisConnection, *, learned: bool = True) -> None:
         self.redis = connection
         self.log = MemoryLog()
         self.log.create("events", 2)
@@ -49,7 +59,7 @@ class World:
         self.models = MemoryStore()
         self.trainer = Trainer(self.models)
         if learned:
-            self.trainer.learn(learned)
+            self.trainer.learn_much()
         self.trainer.publish()
         self.other_kafka: str | None = None  # why it is another one, once it is
 
@@ -86,6 +96,7 @@ class Worker:
         catalogue_source: MemorySource | None = None,
         log_name: str = "",
         live_history: HistoryConfig | None = None,
+        clock: Callable[[], float] | None = None,
         **settings: Any,
     ) -> None:
         chosen = {"window_ms": 0, "refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
@@ -94,10 +105,10 @@ class Worker:
         self.lists = ListStore(world.redis, "t", recs_ttl_s=100, history_ttl_s=100, log_name=log_name)
         self.sweeper = Sweeper(self.lists, self.metrics)
         self.reloader = Reloader(world.models, poll_s=1, device="cpu", metrics=self.metrics, health=self.health)
-        self.source = MemorySource(world.log, "group")
+        self.source = Impatient(world.log, "group")
         self.scorer = Scorer(
             self.source,
-            Catalogue(catalogue_source or MemorySource(world.log), "items", DecodeRules()),
+            Catalogue(catalogue_source or Impatient(world.log), "items", DecodeRules()),
             self.reloader,
             self.lists,
             self.sweeper,
@@ -107,21 +118,22 @@ class Worker:
             stop=self.stop,
             live_history=live_history,
             other_kafka=lambda: world.other_kafka,
-            clock=self.clock,
+            clock=clock or self.clock,
         )
         self.reloader.check()
 
     def turn(self, times: int = 3) -> "Worker":
         for _ in range(times):
             self.scorer.turn()
-            time.sleep(0.002)
+            self.clock.pass_by(TURN_S)
         return self
 
     def until(self, reached: Callable[[], object]) -> None:
-        end = time.monotonic() + 20
-        while not reached():
-            assert time.monotonic() < end
+        for _ in range(1000):
+            if reached():
+                return
             self.turn(1)
+        raise AssertionError(f"not reached in {1000 * TURN_S:.0f} s")
 
     def body(self, user: str) -> Any:
         return body_of(self.lists.read_list(user))

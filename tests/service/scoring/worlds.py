@@ -1,7 +1,9 @@
 """Small real models in a store in memory, and lists to look at."""
 
+import copy
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ class Trainer:
 
     def __init__(self, store: MemoryStore, seed: int = 0) -> None:
         self.store = store
-        self.learner = Learner(CONFIG)
+        self.learner = Learner(CONFIG, evaluate_sample=0)
         self.version = 0
         self.parent: int | None = None
         self._seed = seed
@@ -38,6 +40,11 @@ class Trainer:
         self._seed += 1
         events = random_events(n, self._seed, items=items)
         self.learner.learn(micro_batch(events, first_key=1 + self._seed * 10_000, catalogue=catalogue))
+
+    def learn_much(self) -> None:
+        """600 events, the same each time: they are learned once for all tests."""
+        self._seed += 1
+        self.learner = copy.deepcopy(_much_learned())
 
     def publish(self, *, snapshot: bool = False, through: int = 0, live: bool = True) -> Manifest:
         update = self.learner.drain()
@@ -78,6 +85,13 @@ class Trainer:
         if live:
             self.store.move(version, "test", lease=self._lease)
         return manifest
+
+
+@cache
+def _much_learned() -> Learner:
+    trainer = Trainer(MemoryStore())
+    trainer.learn(600)
+    return trainer.learner
 
 
 def scores(recommender: Recommender) -> NDArray[np.float32]:

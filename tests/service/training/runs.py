@@ -8,11 +8,14 @@ from typing import cast
 
 import numpy as np
 
+from consumers.dead_letters import MemoryDeadLetters
 from consumers.feeder_process import Feeder
+from consumers.letters import Refused
 from consumers.micro_batch import MicroBatch
-from consumers.pipe import FeederDied, FeederStatus
+from consumers.pipe import FeederDied, FeederStatus, Received
 from consumers.recorded import EventsGone
 from consumers.records import OffsetRange, Offsets
+from consumers.shelf import MemoryShelf, Shelf
 from model_store.codec import decode, encode
 from model_store.lease import Lease, LeaseKeeper
 from model_store.memory_store import MemoryStore
@@ -26,6 +29,7 @@ from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
 from service.training.reference import Reference
+from service.training.refused_letters import RefusedLetters
 from service.training.restart.rebuild import OpenReader, ReadBatch
 from service.training.restart.resume import begin
 from service.training.restart.verify import Proof, route_to, verify
@@ -47,7 +51,7 @@ def origin_of(config: ModelConfig, **other: str | int) -> Origin:
 
 
 ORIGIN = origin_of(CONFIG)
-Step = MicroBatch | FeederStatus | FeederDied | Callable[[], None]
+Step = MicroBatch | FeederStatus | Refused | FeederDied | Callable[[], None]
 
 
 def batches(n: int, *, first: int = 0, size: int = 20, seed: int = 0) -> list[MicroBatch]:
@@ -103,7 +107,7 @@ class FakeFeeder:
         self.commits: list[dict[object, int]] = []
         self.stopped = False
 
-    def receive(self, timeout_s: float) -> MicroBatch | FeederStatus | None:
+    def receive(self, timeout_s: float) -> Received | None:
         assert not self.stopped
         self._publisher.wait_idle(self.patience_s)
         step = next(self._steps, None)
@@ -112,7 +116,7 @@ class FakeFeeder:
             return None
         if isinstance(step, FeederDied):
             raise step
-        if isinstance(step, MicroBatch | FeederStatus):
+        if isinstance(step, MicroBatch | FeederStatus | Refused):
             return step
         step()
         return None
@@ -146,6 +150,7 @@ class Run:
         log: OpenReader | None = None,
         other_kafka: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        shelf: Shelf | None = None,
         **environment: str | int,
     ) -> None:
         """log: where events can be read again. environment: what differs from here."""
@@ -164,6 +169,10 @@ class Run:
             Reference(self.learner.recommender),
             metrics=self.metrics,
             health=self.health,
+        )
+        self.shelf = shelf or MemoryShelf()
+        self.refused = RefusedLetters(
+            self.shelf, ("events",), MemoryDeadLetters, metrics=self.metrics, health=self.health
         )
         self.feeders: list[FakeFeeder] = []
         self.started_at: list[dict[object, int]] = []
@@ -184,6 +193,7 @@ class Run:
             self.publisher,
             self.keeper,
             start,
+            self.refused,
             event_types=TYPES,
             events_topic="events",
             batch_events=1000,
@@ -195,6 +205,7 @@ class Run:
             clock=self._clock,
         )
         self.publisher.start()
+        self.refused.start()
         try:
             if self.beginning.standing.parent is None:
                 self.publisher.submit(Candidate(self.learner.snapshot(), (), {}, 0, {}))
@@ -202,6 +213,7 @@ class Run:
                 self.publisher.wait_idle(5.0)
             trainer.run()
         finally:
+            self.refused.stop()
             self.publisher.stop()
         return self
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import ItemChange, MicroBatch
 from service.model.config import ItemsConfig
+from service.model.history import HistoryRule
 from service.model.item_table import ItemTable
-from service.training.intake import Events, Items, seen_earlier, take_events, take_items
+from service.training.intake import Dislikes, Events, Items, seen_earlier, take_events, take_items
 from service.training.user_table import UserTable
 from tests.service.training.streams import clicks, micro_batch, random_events
 
 ITEMS = ItemsConfig(remember_unlisted=True)
-
-WEIGHTS = tuple(DEFAULT_EVENT_WEIGHTS.values())
+RULE = HistoryRule(5, DEFAULT_EVENT_WEIGHTS)
 
 
 class Taker:
@@ -31,7 +31,8 @@ class Taker:
             gone = np.zeros(self.items.size, np.bool_)
             gone[items.expired] = True
             self.users.forget_items(gone)
-        events = take_events(self.users, batch, items, WEIGHTS, self.clock, self._max_users)
+        weight = RULE.weights(batch.type, batch.value)
+        events = take_events(self.users, batch, items, weight, self.clock, self._max_users)
         self.clock += events.accepted
         return items, events
 
@@ -162,6 +163,9 @@ def test_targets_have_an_item_and_a_weight_and_the_clock_counts_the_others_too()
     assert events.time.tolist() == [0, 3, 4]
     assert events.weight.tolist() == [1.0, 3.0, 1.0]
     assert [taker.ids(history) for history in events.history] == [[], [], ["a"]]
+    disliked = events.disliked
+    assert (taker.ids(disliked.item), disliked.time.tolist(), disliked.weight.tolist()) == (["b"], [1], [-1.0])
+    assert [taker.ids(history) for history in disliked.history] == [["a"]]
     assert events.user_known.tolist() == [False, False, True]
     assert events.item_known.tolist() == [False, True, False]  # b by the dislike before
 
@@ -188,8 +192,12 @@ def test_what_was_before_an_event_does_not_depend_on_where_batches_begin(seed: i
             taker.take(micro_batch(events[at : at + size], keys=keys[at : at + size]))[1] for at in range(0, 60, size)
         ]
         assert taker.clock == len(set(keys))
-        columns = [field.name for field in dataclasses.fields(Events) if field.name not in ("accepted", "duplicates")]
-        return {name: np.concatenate([getattr(part, name) for part in parts]).tobytes() for name in columns}
+        columns = {field.name for field in dataclasses.fields(Events)} - {"accepted", "duplicates", "disliked"}
+        found = {name: np.concatenate([getattr(part, name) for part in parts]).tobytes() for name in columns}
+        for field in dataclasses.fields(Dislikes):
+            column = np.concatenate([getattr(part.disliked, field.name) for part in parts])
+            found[f"disliked {field.name}"] = column.tobytes()
+        return found
 
     assert taken(size) == taken(60)
 
@@ -210,12 +218,6 @@ def test_a_batch_with_more_users_than_there_may_be_is_learned_whole_and_the_rows
     _, events = taker.take(micro_batch(clicks([("u0", "b"), ("v", "b")]), first_key=10))
     assert (events.accepted, taker.users.in_use) == (2, 4)
     assert events.user_known.tolist() == [True, False]
-
-
-def test_a_type_without_a_weight_is_refused() -> None:
-    batch, table = micro_batch([("u", "a", "search")]), ItemTable(ITEMS)
-    with pytest.raises(IndexError):
-        take_events(UserTable(5), batch, take_items(table, batch, 0, None), (1.0,), 0, None)
 
 
 @settings(deadline=None)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,21 @@ def test_dislikes_and_searches_are_counted_and_neither_targets_nor_history() -> 
     counts = popularity_of(learner).table.data[: learner.recommender.size]
     assert torch.isneginf(counts).all()
     assert learner.recommender.rows_of(["a", "b"]).min() >= 0  # an accepted event makes its item listable
+
+
+def test_with_a_rating_scale_a_low_rating_is_no_target_and_a_high_one_weighs_more() -> None:
+    values = {"bad": 1.0, "fair": 3.0, "good": 5.0, "bare": math.nan}
+    batch = micro_batch([(f"u{n}", item, "rating") for n, item in enumerate(values)])
+    batch = dataclasses.replace(batch, value=np.array(list(values.values())))
+    counts = {}
+    for scale in (None, (1.0, 5.0)):
+        learner = Learner(small(rating_scale=scale))
+        assert learner.learn(batch).n_events == 4
+        rows = torch.from_numpy(learner.recommender.rows_of(list(values)))
+        counts[scale] = popularity_of(learner).log_counts(0, rows)[:, -1].exp().tolist()
+        assert learner.users.counts.array[:4, 1].tolist() == [scale is None, 1, 1, 1]
+    assert counts[None] == pytest.approx([1, 1, 1, 1], rel=0.1)
+    assert counts[1.0, 5.0] == pytest.approx([0, 0.25, 1, 1], rel=0.1)
 
 
 def test_a_batch_may_hold_a_catalogue_alone() -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from consumers.feeder import FeederConfig
 from consumers.feeder_process import Feeder
+from consumers.letters import DeadLetter, Refused
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederDied, FeederStatus
 from consumers.records import OffsetRange, TopicPartition
+from consumers.shelf import MemoryShelf, ShelfAway
 from model_store.chain import load
 from model_store.errors import StoreUnavailable
 from model_store.lease import Lease, LeaseKeeper
@@ -27,7 +29,7 @@ from service.model.config import ModelConfig
 from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
-from service.training import main, trainer
+from service.training import main, refused_letters, trainer
 from service.training.feed import RESTARTS_IN_A_ROW
 from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
@@ -404,6 +406,71 @@ def test_what_the_feeder_says_of_kafka_is_shown() -> None:
 
     run.go([FeederStatus(False, "broker away"), look, FeederStatus(True, end_offsets={HERE: 90}), look, *batches(1)])
     assert [cast("dict[str, str]", checks)["kafka"] for checks in seen] == ["broker away", "ok"]
+
+
+class AwayShelf(MemoryShelf):
+    away = True
+
+    def put(self, refused: Refused) -> int:
+        if self.away:
+            raise ShelfAway("Redis: gone fishing")
+        return super().put(refused)
+
+
+def refused(value: bytes) -> Refused:
+    return Refused(DeadLetter("events", None, value, ()), "no key")
+
+
+def test_a_version_is_published_only_when_the_refused_letters_of_what_it_covers_are_on_the_shelf() -> None:
+    store, shelf, seen = MemoryStore(), AwayShelf(), []
+    run = Run(store, shelf=shelf)
+    first, second, third = batches(3)
+
+    def learned_and_not_published() -> None:
+        seen.append((dict(run.progress.trained_through), store.versions()))
+        shelf.away = False
+        assert run.refused.wait_kept(10)
+
+    run.go([first, refused(b"a"), second, learned_and_not_published, third])
+    assert seen == [({HERE: 40}, [1, 2])]
+    assert [kept.letter.value for _, kept in shelf.page("events", 9)] == [b"a"]
+    assert [m.trained_through["events"]["0"] for m in manifests(store)[1:]] == [20, 40, 60]
+
+
+def test_a_trainer_that_stops_while_the_shelf_is_away_publishes_nothing_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer, "LAST_VERSION_S", 0.1)
+    store = MemoryStore()
+    first, second = batches(2)
+    Run(store, shelf=AwayShelf()).go([first, refused(b"a"), second])
+    assert [m.trained_through for m in manifests(store)[1:]] == [{"events": {"0": 20}}]
+
+
+def test_learning_waits_where_too_many_refused_letters_wait_for_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refused_letters, "PENDING_LETTERS", 2)
+    shelf = AwayShelf()
+    run = Run(MemoryStore(), shelf=shelf)
+    said: list[object] = []
+
+    def come_back() -> None:
+        checks = run.health.report()[1]["checks"]
+        assert isinstance(checks, dict)
+        said.append(checks["learning"])
+        shelf.away = False
+
+    waits = run.stop.wait
+
+    def wait(timeout: float | None = None) -> bool:  # the trainer's own, while it takes nothing
+        if timeout == RECEIVE_S and shelf.away:
+            come_back()
+        return waits(timeout)
+
+    monkeypatch.setattr(run.stop, "wait", wait)
+    run.go([refused(b"a"), refused(b"b"), *batches(1)])
+    assert said == ["waits for the store: dead letters that their topic refuses are not there yet"]
+    assert run.progress.trained_through == {HERE: 20}
+    assert shelf.count("events") == 2
 
 
 def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:

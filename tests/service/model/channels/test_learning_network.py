@@ -42,8 +42,8 @@ class World:
         return cls(model, network)
 
     def descend(self, step: Step, sample: Sample) -> Taught:
-        nothing = Examples(*(np.empty(0, np.int64),) * 2, np.empty(0), np.empty((0, LENGTH), np.int32))
-        lesson = Lesson(0, self.model.clock, 0, 0, nothing, self.model.blend, self.model.common)
+        nothing = Examples.none(LENGTH)
+        lesson = Lesson(0, self.model.clock, 0, 0, nothing, nothing, self.model.blend, self.model.common)
         return self.network.descend(step, sample, lesson)
 
     def everything(self) -> dict[str, bytes]:
@@ -59,6 +59,7 @@ def step_of(history: list[list[int]], target: list[int]) -> Step:
         target=np.array(target, np.int64),
         weight=np.ones(len(target), np.float32),
         fresh=len(target),
+        replayed=0,
         judging=len(target),
     )
 
@@ -168,3 +169,21 @@ def test_a_reset_begins_anew_what_came_after_the_version() -> None:
 def test_unique_rows_ascend(parts: list[list[int]]) -> None:
     found = unique_rows(30, *(np.array(part, np.int64) for part in parts))
     assert found.tolist() == sorted({row for part in parts for row in part})
+
+
+def test_a_dislike_pushes_its_item_down_for_whom_it_concerns() -> None:
+    """Those who came from a dislike c, and do nothing else; those who came from x like it."""
+    scores = {}
+    for dislikes in (0.0, 1.0):
+        learner = Learner(small(dislikes=dislikes), evaluate_sample=0)
+        for n in range(40):
+            first = [(f"u{n}", "a", "click"), (f"v{n}", "x", "click")]
+            then = [(f"u{n}", "c", "dislike"), (f"v{n}", "c", "like")]
+            learner.learn(micro_batch([*first, *then], first_key=1 + 10 * n))
+        latest = learner.items.rows_of(["a", "x"])[:, None]
+        contexts = Contexts.of(np.pad(latest, ((0, 0), (4, 0)), constant_values=-1))
+        of_c = learner.recommender.scores(contexts)[:, learner.items.rows_of(["c"])[0]]
+        scores[dislikes] = of_c.tolist()
+    (by_a, by_x), (disliked_by_a, liked_by_x) = scores[0.0], scores[1.0]
+    assert disliked_by_a < by_a - 1
+    assert liked_by_x == pytest.approx(by_x, abs=1)

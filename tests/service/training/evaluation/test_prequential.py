@@ -2,17 +2,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from service.model.channels.network import Network
 from service.model.contexts import Contexts
 from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.evaluation.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
-from service.training.intake import Events
+from service.training.intake import Dislikes, Events
 from service.training.learner import Learner
 from service.training.reference import Reference
 from tests.service.model.configs import small
-from tests.service.training.streams import clicks, micro_batch, random_events
+from tests.service.training.streams import clicks, micro_batch, random_events, state_of
 
 SMALL = small(half_lives=(5.0, 50.0))
 
@@ -30,6 +33,7 @@ def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = 
         history=history.astype(np.int32),
         user_known=known,
         item_known=np.ones(n, np.bool_),
+        disliked=Dislikes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), history[:0].astype(np.int32)),
     )
 
 
@@ -96,6 +100,44 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     theirs = reference.ranks(Contexts.of(events.history[:95]), item[:95])
     assert paired.difference == pytest.approx(PairedSums.of(ahead[:95], theirs).difference)
     assert rank(learner.recommender, events, np.arange(0)) == (RankSums(), PairedSums())
+
+
+def directions(reference: Reference, rows: np.ndarray) -> Tensor:
+    """What its network knows of items."""
+    assert reference._weights is not None
+    (network,) = [channel for channel in reference._weights.channels if isinstance(channel, Network)]
+    return network.unit.data[torch.from_numpy(rows)]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_reference_does_not_know_an_item_by_the_row_of_another(restarted: bool) -> None:
+    """Items whose rows are used anew are ranked as those in new rows: as if it had never met whoever was there."""
+    config = small(half_lives=(5.0, 50.0), max_items=8)
+    learner = Learner(config)
+    learner.learn(micro_batch(clicks([(f"u{n % 3}", f"old{n}") for n in range(8)])))
+    good = learner.snapshot()
+    reference = Reference(learner.recommender)
+    reference.apply(good)
+    learner.learn(micro_batch(clicks([(f"v{n}", f"new{n}") for n in range(4)]), first_key=100))
+    if restarted:
+        learner = Learner.restore(config, state_of(learner.snapshot()))
+        reference = Reference(learner.recommender)
+        reference.apply(good)
+    new, old = (learner.items.rows_of([f"{age}{n}" for n in range(8)]) for age in ("new", "old"))
+    new, old = new[new >= 0], old[old >= 0]
+    assert (len(new), len(old), learner.items.size) == (4, 4, 8)
+    assert reference.knows(new).tolist() == [False] * 4
+    assert reference.knows(old).tolist() == [True] * 4
+    reference.begin_batch()
+    assert directions(reference, new).abs().max() == 0
+    assert directions(reference, old).abs().max() > 0
+    item = np.concatenate([new, old])
+    _, paired = rank(learner.recommender, events_of(item, np.tile(old[:1], (8, 5))), np.arange(8), reference)
+    assert paired.n == 4
+    reference.apply(learner.snapshot())  # which has learned of them
+    assert reference.knows(item).all()
+    reference.begin_batch()
+    assert directions(reference, new).abs().max() > 0
 
 
 def test_who_has_learned_nothing_since_is_the_reference_s_equal() -> None:

@@ -270,7 +270,8 @@ def test_whatever_call_is_dropped_after_a_failover_it_goes_on_by_itself(
     run.go([*fed[:4], fail_over, *fed[4:]])
     assert store.left == 0, "the call was never made"
     assert run.publisher.failure is None
-    assert run.health.report()[1]["checks"] == {"gate": "ok", "redis": "ok"}
+    checks: Any = run.health.report()[1]["checks"]
+    assert set(checks.values()) == {"ok"}
     newest = store.newest() or 0
     assert store.live() == newest
     assert_same(load(store, newest).snapshot(), run.learner.snapshot())

@@ -398,7 +398,14 @@ def test_the_digest_knows_what_matters() -> None:
     turned = dict(reversed(CONFIG.history.event_weights.items()))  # objects have no order
     for same in ({"max_items": 5}, {"max_users": 5}, {"event_weights": turned}):
         assert config_digest(small(**{"negatives": 16} | same)) == DIGEST
-    for other in ({"seed": 1}, {"length": 6}, {"event_weights": {"view": 1.0}}, {"dim": 4}, {"scale": 2.0}):
+    for other in (
+        {"seed": 1},
+        {"length": 6},
+        {"event_weights": {"view": 1.0}},
+        {"rating_scale": (1, 5)},
+        {"dim": 4},
+        {"scale": 2.0},
+    ):
         assert config_digest(small(**{"negatives": 16} | other)) != DIGEST
 
 
@@ -407,5 +414,7 @@ def test_settings_reach_the_model() -> None:
     config = model_config(settings)
     assert (config.seed, config.history.length, config.limits.max_items, config.limits.max_users) == (7, 9, 11, 12)
     assert config.history.event_weights == settings.event_weights
+    assert config.history.rating_scale is None
+    assert model_config(TrainerSettings(rating_scale="1,5")).history.rating_scale == (1, 5)
     assert (config.channels, config.items) == (NEW_MODEL.channels, NEW_MODEL.items)
     assert parse(orjson.loads(orjson.dumps(config.to_json()))) == config

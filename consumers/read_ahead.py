@@ -1,0 +1,62 @@
+"""Records that were read before their batch is asked for: a bounded number of them. Pure.
+
+A source gives the records of all partitions, each at its own pace, and batches want them in another mixture: where one
+partition has few records for many of another, its log would be in memory long before it is wanted. So where too many
+are held, the newest of the partition that holds the most are let go, and read again when they are wanted.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from consumers.records import OffsetRange, Offsets, Record, TopicPartition
+
+
+class ReadAhead:
+    def __init__(self, ends: Offsets, most: int) -> None:
+        """ends: the partitions that are wanted, each up to this offset. most: records to hold, over all of them, beside
+        those of the range that is being asked for."""
+        self.held = 0  # records
+        self._ends, self._most = ends, most
+        self._records: Mapping[TopicPartition, deque[Record]] = {where: deque() for where in ends}
+        self._let_go: dict[TopicPartition, int] = {}  # the first offset that was; later ones are not held either
+
+    def add(self, records: Iterable[Record], asked: OffsetRange) -> None:
+        """Takes what was read, in order, while the records of `asked` are waited for, which are always kept."""
+        for record in records:
+            where = TopicPartition(record.topic, record.partition)
+            if where in self._let_go or record.offset >= self._ends.get(where, 0):
+                continue
+            self._records[where].append(record)
+            self.held += 1
+            if self.held > self._most:
+                self._let_some_go(asked)
+
+    def take(self, asked: OffsetRange) -> list[Record]:
+        """The records of a range, and what is held before them is gone."""
+        held, taken = self._records[TopicPartition(asked.topic, asked.partition)], list[Record]()
+        while held and held[0].offset < asked.end:
+            taken.append(held.popleft())
+        self.held -= len(taken)
+        return [record for record in taken if record.offset >= asked.start]
+
+    def let_go(self, where: TopicPartition) -> int | None:
+        """The offset from which on records of a partition are not held, though they were read; None: all are."""
+        return self._let_go.get(where)
+
+    def read_again(self, where: TopicPartition) -> None:
+        """The source goes on at what was let go, or behind it: records are kept again."""
+        del self._let_go[where]
+
+    def _let_some_go(self, asked: OffsetRange) -> None:
+        """The newer half of what one partition holds beyond `asked`: of the one that holds most of it."""
+        spare = {where: self._beyond(where, asked) for where in self._records}
+        where = max(spare, key=lambda each: spare[each])
+        for _ in range((spare[where] + 1) // 2):
+            self._let_go[where] = self._records[where].pop().offset
+            self.held -= 1
+
+    def _beyond(self, where: TopicPartition, asked: OffsetRange) -> int:
+        held = self._records[where]
+        if where != (asked.topic, asked.partition):
+            return len(held)
+        return sum(record.offset >= asked.end for record in held)
