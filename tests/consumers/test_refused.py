@@ -124,11 +124,12 @@ def test_a_member_for_whom_there_is_no_partition_is_well_and_says_so(kafka: Refu
     publish(kafka.bootstrap, "events", RECORDS)
     readers = [Reader(kafka.bootstrap, "events", "g") for _ in range(6)]
     end = time.monotonic() + PATIENCE_S
-    while sum("no partition" in reader.source.status.message for reader in readers) < 2:
-        assert time.monotonic() < end, [reader.source.status for reader in readers]
+    statuses = [reader.source.status for reader in readers]
+    while not all(s.healthy for s in statuses) or sum(s.message.startswith("no partition: ") for s in statuses) != 2:
+        assert time.monotonic() < end, statuses
         for reader in readers:
             reader.poll()
-    assert all(reader.source.status.healthy for reader in readers)
+        statuses = [reader.source.status for reader in readers]
     for reader in readers:
         reader.source.close()
 
