@@ -20,7 +20,7 @@ from model_store.weights import Rows, Update
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.scoring.reloader import Reloader
-from service.scoring.top_k import rank
+from service.scoring.top_k import best_items
 
 TOUCHED = 10_000
 EVERY_S = 0.2
@@ -72,7 +72,7 @@ class World:
 
     def settle(self) -> None:
         """Until the reader has followed."""
-        while self.reloader.weights is None or self.reloader.weights.version != self.version:
+        while self.reloader.served is None or self.reloader.served.version != self.version:
             time.sleep(0.01)
         time.sleep(0.05)
 
@@ -87,10 +87,10 @@ class World:
                 self.step()
                 due += EVERY_S
                 now = time.perf_counter()
-            weights = self.reloader.weights
-            assert weights is not None
-            with weights.lock:
-                rank(weights.recommender, histories, K)
+            served = self.reloader.served
+            assert served is not None
+            with served.lock:
+                best_items(served.recommender, histories, K)
             after = time.perf_counter()
             took.append(1e3 * (after - now))
             now = after

@@ -16,7 +16,7 @@ from service.model.channels.network import NetworkConfig
 from service.model.recommender import Recommender
 from service.model.registry import NEW_MODEL
 from service.scoring.recommendations import list_json
-from service.scoring.top_k import rank
+from service.scoring.top_k import best_items
 from service.training.learner import Learner
 from tests.service.training.streams import micro_batch, random_events
 
@@ -61,10 +61,10 @@ def main() -> None:
         recommender = Recommender(CONFIG)
         recommender.load(model(items))
         histories = [[f"i{n}" for n in rng.integers(0, items, rng.integers(1, 20))] for _ in range(USERS)]
-        ranked = rank(recommender, histories, K)
+        ranked = best_items(recommender, histories, K)
         unit, users = torch.randn(items, 64), torch.randn(USERS, 64)
         product = _milliseconds(lambda unit=unit, users=users: users @ unit.T)  # type: ignore[misc]
-        score = _milliseconds(lambda r=recommender, h=histories: rank(r, h, K))  # type: ignore[misc]
+        score = _milliseconds(lambda r=recommender, h=histories: best_items(r, h, K))  # type: ignore[misc]
         json = _milliseconds(
             lambda ranked=ranked: [  # type: ignore[misc]
                 list_json(

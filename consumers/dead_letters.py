@@ -1,5 +1,6 @@
 """Bringing dead letters to their topics: what may pass by itself is waited for, what a topic refuses is said."""
 
+import contextlib
 import functools
 import logging
 import time
@@ -72,7 +73,7 @@ class DeadLetters(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What was the matter with the last letter that is tried again, for people."""
+        """What is the matter with the letters that are tried again, for people; '' where nothing is known of it."""
 
     def close(self) -> None:
         """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
@@ -151,6 +152,8 @@ class KafkaDeadLetters:
             "message.timeout.ms": 0,  # never give one up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
+            # A topic that is not there counts as made just now, and is waited for, so long (default 30 s).
+            "topic.metadata.propagation.max.ms": 5_000,
             # A letter is its record and some headers more, so the limit that the record met is too low here.
             "message.max.bytes": 1_000_000_000,
             # One large record a batch: the broker's limit counts whole batches.
@@ -176,9 +179,10 @@ class KafkaDeadLetters:
             if left <= 0:
                 return False
             self._produce()
-            self._producer.flush(min(left, 0.1))
+            self._hear(min(left, 0.1))
             if (self._waiting or self._suspects) and self._retry_at > time.monotonic():
                 time.sleep(min(max(0.0, deadline - time.monotonic()), 0.05))
+        self.waits_for = ""
         return True
 
     def take_refused(self) -> list[Refused]:
@@ -186,8 +190,10 @@ class KafkaDeadLetters:
         return refused
 
     def close(self) -> None:
+        self._in_flight.clear()
         self._producer.purge()
-        self._producer.flush(0)
+        with contextlib.suppress(KafkaException):  # that it has failed for good is nothing new
+            self._producer.flush(0)
 
     def _produce(self) -> None:
         if time.monotonic() < self._retry_at or any(way.alone for way in self._in_flight):
@@ -217,7 +223,17 @@ class KafkaDeadLetters:
                 return
             except KafkaException as error:
                 self._on_delivery(way, error.args[0])
-        self._producer.poll(0)
+        self._hear(0)
+
+    def _hear(self, wait_s: float) -> None:
+        """What has become of letters, and of more of them in `wait_s` seconds."""
+        try:
+            if wait_s > 0:
+                self._producer.flush(wait_s)
+            else:
+                self._producer.poll(0)
+        except KafkaException as error:
+            self._begin_anew(error.args[0])
 
     def _on_delivery(self, way: _Way, error: KafkaError | None) -> None:
         if way not in self._in_flight:  # it was taken from a producer that has failed
@@ -231,7 +247,8 @@ class KafkaDeadLetters:
         elif error.code() in _TOO_LARGE and way.shorten():
             self._again(way)
         elif error.fatal() or error.code() == KafkaError._FATAL:
-            self._begin_anew(way, error)
+            self._in_flight.add(way)
+            self._begin_anew(error)
         elif error.code() in _PASSING:
             self._try_again(way, error)
         else:
@@ -246,10 +263,9 @@ class KafkaDeadLetters:
     def _again(self, way: _Way) -> None:
         (self._suspects if way.alone else self._waiting).append(way)
 
-    def _begin_anew(self, way: _Way, error: KafkaError) -> None:
+    def _begin_anew(self, error: KafkaError) -> None:
         """An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one."""
-        held = [way, *self._in_flight]
-        self._in_flight.clear()
+        held, self._in_flight = self._in_flight, set()
         for each in held:
             each.fatal += 1
             if each.fatal < _FATAL_FAILURES:

@@ -119,7 +119,8 @@ class FeederLoop:
 
     def _hand_on(self, batch: MicroBatch) -> None:
         while not self._dead_letters.flush(_STATUS_EVERY_S / 2):
-            self._say(False, f"dead letters wait for the broker: {self._dead_letters.waits_for or 'no answer'}")
+            why = self._dead_letters.waits_for
+            self._say(False, "dead letters wait for the broker" + (f": {why}" if why else ""))
         for refused in self._dead_letters.take_refused():
             self._sender.send(refused)
         self._sender.send(batch)

@@ -179,7 +179,9 @@ class TrainerSettings(CommonSettings):
         None, ge=0, le=65535, description="port of /metrics and /health; unset: 9401, or the next free one; 0: any"
     )
     batch_events: int = Field(1024, ge=1, le=100_000, description="a micro-batch closes at this many events")
-    batch_wait_ms: float = Field(50.0, ge=0, le=60_000, description="or this many milliseconds after its first record")
+    batch_wait_ms: float = Field(
+        50.0, ge=0, le=HOUR_S * 1000, description="or this many milliseconds after its first record"
+    )
     publish_interval_ms: float = Field(150.0, ge=0, le=HOUR_S * 1000, description="least time between two versions")
     snapshot_interval_s: float = Field(
         300.0, gt=0, le=MONTH_S, description="a full version at least this often, in seconds"
@@ -284,7 +286,7 @@ class ScorerSettings(CommonSettings):
     )
     reload_poll_ms: float = Field(20.0, gt=0, le=60_000, description="how often the live pointer is looked at")
     refresh_interval_ms: float = Field(
-        500.0, ge=0, le=HOUR_S * 1000, description="least age of a list before newer weights rewrite it"
+        500.0, ge=0, le=MONTH_S * 1000, description="least age of a list before newer weights rewrite it"
     )
     list_budget: float = Field(
         0.9, gt=0, le=1, description="share of one core that lists may take; histories always come first"

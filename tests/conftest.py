@@ -1,12 +1,16 @@
 """One Redis for all tests that only need some Redis. Who stops it, or limits it for long, starts one of their own
-(`tests.redis_server`)."""
+(`tests.redis_server`). And no example of a property fails because the machine is busy."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from model_store.redis_connection import RedisConnection
 from tests.redis_server import RedisServer, redis_server
+
+settings.register_profile("tidemill", deadline=None)
+settings.load_profile("tidemill")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,8 @@ class Limits(Section):
 class ItemsConfig(Section):
     """How items are kept."""
 
-    # that an item may not be listed is remembered when its row goes to another; else one click brings it back
+    # that an item may not be listed is remembered when its row goes to another, else one click brings it back; and the
+    # rows of deleted items go first
     remember_unlisted: bool = False
 
 

@@ -69,6 +69,11 @@ class ItemTable:
         self.last_used.array[rows] = clock
         self.last_used.touch(rows)
 
+    def deleted(self, rows: Index) -> None:
+        """Until they are used again, the first to be expired."""
+        if self._remember_unlisted:
+            self.use(rows, 0)
+
     def set_listable(self, rows: Index, listable: NDArray[np.uint8]) -> None:
         self.listable.array[rows] = listable
         self.listable.touch(rows)

@@ -8,13 +8,13 @@ and what of their events is not stored yet.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import NamedTuple
 
 from consumers.events import Interaction
-from consumers.records import TopicPartition
+from consumers.records import Offsets, TopicPartition
 from service.scoring.freshness import Freshness
 from service.scoring.user_history import UserHistory
 
@@ -26,7 +26,7 @@ Edition = tuple[int, int]
 """What a list was made by: the version of the model, and how often what may not be listed had changed."""
 
 
-class Taken(NamedTuple):
+class PlacedEvent(NamedTuple):
     """An event with where it stood."""
 
     event: Interaction
@@ -40,8 +40,8 @@ class ActiveUser:
     user_id: str
     stamp: bytes  # of the stored history this one continues; empty where none is stored
     history: UserHistory
-    unsaved: list[Taken] = field(default_factory=list)  # taken in since the stored history
-    served: bool = True  # not while their latest events are in no list, or in one that is empty
+    unsaved: list[PlacedEvent] = field(default_factory=list)  # taken in since the stored history
+    unanswered: bool = False  # their latest events are in no list yet, or in one that is empty
     edition: Edition | None = None  # of the list this scorer wrote last
 
 
@@ -82,16 +82,16 @@ class ActiveUsers:
         self._at_rest[user.user_id] = 0.0
         self._at_rest.move_to_end(user.user_id, last=False)
 
-    def acted(self, user: ActiveUser, taken: Taken) -> None:
+    def acted(self, user: ActiveUser, taken: PlacedEvent) -> None:
         """The user's history has taken in a new event."""
         name = user.user_id
         self._users.move_to_end(name)
         self._due[name] = None
         self._learned.pop(name, None)
-        user.served = False
+        user.unanswered = True
         self._freshness.acted(name, taken.where, taken.offset, taken.kafka_ms)
 
-    def learned(self, trained_through: Mapping[str, Mapping[str, int]]) -> None:
+    def learned(self, trained_through: Offsets) -> None:
         """The weights have learned from everything before these offsets."""
         for name in self._freshness.learned(trained_through, self._users):
             if name not in self._due:
@@ -144,7 +144,7 @@ class ActiveUsers:
 
     def written(self, user: ActiveUser, edition: Edition, now: float, now_ms: int, *, empty: bool = False) -> None:
         """The user's list is in Redis, of `edition`, since `now` (which is `now_ms` of Kafka's clock)."""
-        user.edition, user.served = edition, not empty
+        user.edition, user.unanswered = edition, empty
         self._freshness.written(user.user_id, now_ms)
         if user.user_id not in self._users:
             return
@@ -199,11 +199,11 @@ class ActiveUsers:
     def forget_quiet(self, before_ms: int) -> None:
         """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit.
 
-        Within the limit, whoever is not served is kept however quiet: there may be no weights yet, or nothing to list,
+        Within the limit, whoever is unanswered is kept however quiet: there may be no weights yet, or nothing to list,
         or much to catch up with, and nobody else would write their list. Whoever has unsaved events is kept always.
         """
         quiet = takewhile(lambda user: user.history.last_event_ms < before_ms, self._users.values())
-        for user in [user for user in quiet if user.served and not user.unsaved]:
+        for user in [user for user in quiet if not (user.unanswered or user.unsaved)]:
             self.forget(user.user_id)
         while len(self._users) > self._limit:
             user = next(iter(self._users.values()))

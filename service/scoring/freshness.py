@@ -8,9 +8,9 @@ that no version has learned from.
 """
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 
-from consumers.records import TopicPartition
+from consumers.records import Offsets, TopicPartition
 
 AHEAD_MS = 1000  # by so much the clocks of machines may differ; the event counts as just written
 OLD_MS = 30 * 60_000  # a clock that is an hour off is told from one that is right; so is a backlog, which the lag shows
@@ -53,12 +53,12 @@ class Freshness:
             self._left_out(LEARNED, 1)
         queue.append((offset, user_id, kafka_ms))
 
-    def learned(self, trained_through: Mapping[str, Mapping[str, int]], known: Container[str]) -> list[str]:
+    def learned(self, trained_through: Offsets, known: Container[str]) -> list[str]:
         """There are weights that have learned from all before these offsets: the users of the events that they newly
         learned from, in the order of the events, if they are among the `known`."""
         users = []
-        for (topic, partition), queue in self._unlearned.items():
-            through = trained_through.get(topic, {}).get(str(partition), 0)
+        for where, queue in self._unlearned.items():
+            through = trained_through.get(where, 0)
             while queue and queue[0][0] < through:
                 _, user_id, kafka_ms = queue.popleft()
                 if user_id in known:

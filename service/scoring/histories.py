@@ -14,7 +14,7 @@ from consumers.events import Interaction
 from consumers.records import Record, TopicPartition
 from consumers.times import now_ms
 from service.metrics import ScorerMetrics
-from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.list_store import ListStore, Saved
 from service.scoring.live_rule import LiveRule
 from service.scoring.user_history import UserHistory
@@ -72,7 +72,7 @@ class Histories:
 
     def _take(self, event: Interaction, record: Record) -> None:
         user, metrics = self._active[event.user_id], self._metrics
-        taken = Taken(event, TopicPartition(record.topic, record.partition), record.offset, record.timestamp_ms)
+        taken = PlacedEvent(event, TopicPartition(record.topic, record.partition), record.offset, record.timestamp_ms)
         if user.history.has_read(taken.where, taken.offset):
             return
         new = self._add(user.history, taken)
@@ -86,7 +86,7 @@ class Histories:
         if record.key is None or record.key != event.user_id.encode():
             metrics.events_misrouted.inc()
 
-    def _add(self, history: UserHistory, taken: Taken) -> bool:
+    def _add(self, history: UserHistory, taken: PlacedEvent) -> bool:
         return history.take(*taken, rule=self._rule.current, hide=self._settings.hide_seen)
 
     # -- out -----------------------------------------------------------------------------------------------------------

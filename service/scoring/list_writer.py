@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics
 from consumers.times import iso, now_ms
 from model_store.errors import StoreUnavailable
 from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.budget import Budget
-from service.scoring.catalogue import Catalogue
 from service.scoring.list_store import ListStore, UserList
 from service.scoring.recommendations import list_json
-from service.scoring.reloader import Reloader, Weights
-from service.scoring.top_k import Ranked, excluded, rank
+from service.scoring.reloader import Reloader, ServedModel
+from service.scoring.top_k import ScoredItems, best_items, excluded
 from service.settings import ScorerSettings
 
 GROUP = 64  # lists made together
@@ -37,7 +37,7 @@ class ListWriter:
         self,
         active: ActiveUsers,
         reloader: Reloader,
-        catalogue: Catalogue,
+        blocked: BlockedItems,
         lists: ListStore,
         settings: ScorerSettings,
         *,
@@ -46,7 +46,7 @@ class ListWriter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lists_wait = False  # the last `write` ended before nobody needed a list
-        self._active, self._reloader, self._catalogue, self._lists = active, reloader, catalogue, lists
+        self._active, self._reloader, self._blocked, self._lists = active, reloader, blocked, lists
         self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
         self._budget = Budget(settings.list_budget, clock())
         self._followed: int | None = None  # the version whose offsets are known
@@ -58,28 +58,28 @@ class ListWriter:
     @property
     def has_work(self) -> bool:
         """Whether `write` has something to do that should not wait."""
-        weights = self._reloader.weights
-        return weights is not None and (self._active.due > 0 or weights.version != self._followed)
+        served = self._reloader.served
+        return served is not None and (self._active.due > 0 or served.version != self._followed)
 
     def write(self) -> None:
         """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
         self.lists_wait = False
-        weights = self._reloader.weights
-        if weights is None:
+        served = self._reloader.served
+        if served is None:
             return
-        self._active.learned(weights.manifest.trained_through)
-        self._followed = weights.version
+        self._active.learned(from_topics(served.manifest.trained_through))
+        self._followed = served.version
         now = self._clock()
         self._budget.earn(now)
-        self._write_default(weights, now)
+        self._write_default(served, now)
         end = now + AT_ONCE_S
         while self._budget.left_s > 0 and (started := self._clock()) < end:
             stale = started - self._settings.refresh_interval_ms / 1000
-            group = self._next_group(self._edition(weights.version), stale)
+            group = self._next_group(self._edition(served.version), stale)
             if not group:
                 return
             try:
-                self._write_group(weights, group)
+                self._write_group(served, group)
             except StoreUnavailable:
                 self._active.again(group)
                 raise
@@ -89,7 +89,7 @@ class ListWriter:
 
     def _edition(self, version: int) -> Edition:
         """Lists of another are stale: newer weights, or other items that may be listed, would make other ones."""
-        return version, self._catalogue.changes
+        return version, self._blocked.changes
 
     def _next_group(self, edition: Edition, written_before: float) -> list[ActiveUser]:
         self._groups += 1
@@ -99,15 +99,15 @@ class ListWriter:
                 return latest
         return self._active.next_group(GROUP, edition, written_before)
 
-    def _write_group(self, weights: Weights, group: Sequence[ActiveUser]) -> None:
+    def _write_group(self, served: ServedModel, group: Sequence[ActiveUser]) -> None:
         hide = self._settings.hide_seen
-        with self._metrics.score_seconds.time(), weights.lock:
-            manifest = weights.manifest  # of the weights as they are under the lock
-            ranked = rank(
-                weights.recommender,
+        with self._metrics.score_seconds.time(), served.lock:
+            manifest = served.manifest  # of the weights as they are under the lock
+            ranked = best_items(
+                served.recommender,
                 [user.history.items for user in group],
                 self._settings.top_k,
-                exclude=self._excluded(weights),
+                exclude=self._excluded(served),
                 hidden=[user.history.left_out(hide) for user in group],
             )
         at = iso(now_ms())
@@ -134,28 +134,28 @@ class ListWriter:
         found = [where for where in user.history.next_offsets if where.topic == topic]
         return found or [TopicPartition(topic, 0)]
 
-    def _write_default(self, weights: Weights, now: float) -> None:
+    def _write_default(self, served: ServedModel, now: float) -> None:
         """The trending list, for users who are not known: from time to time, and at once when there may be something
         to list for the first time."""
-        edition = self._edition(weights.version)
+        edition = self._edition(served.version)
         due = now - self._default_at >= DEFAULT_LIST_EVERY_S or self._nothing not in (None, edition)
         if not due:
             return
-        with weights.lock:
-            manifest = weights.manifest
-            [best] = rank(weights.recommender, [[]], self._settings.top_k, exclude=self._excluded(weights))
+        with served.lock:
+            manifest = served.manifest
+            [best] = best_items(served.recommender, [[]], self._settings.top_k, exclude=self._excluded(served))
         self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
         self._default_at, self._nothing = now, None if best else edition
 
-    def _excluded(self, weights: Weights) -> NDArray[np.bool_] | None:
-        """The rows of blocked items, worked out once a version or change of the catalogue."""
-        of = (weights.version, self._catalogue.changes)
+    def _excluded(self, served: ServedModel) -> NDArray[np.bool_] | None:
+        """The rows of blocked items, worked out once a version or change of them."""
+        of = (served.version, self._blocked.changes)
         if self._mask is None or self._mask[0] != of:
-            self._mask = (of, excluded(weights.recommender, self._catalogue.blocked))
+            self._mask = (of, excluded(served.recommender, self._blocked.ids))
         return self._mask[1]
 
 
-def _json(user_id: str, best: Ranked, manifest: Head, events_seen: int, at: str) -> bytes:
+def _json(user_id: str, best: ScoredItems, manifest: Head, events_seen: int, at: str) -> bytes:
     return list_json(
         user_id,
         best,

@@ -13,12 +13,13 @@ from consumers.topics import prepare_topics
 from model_store.errors import Damaged, NoSuchVersion, StoreUnavailable
 from model_store.redis_connection import connect
 from model_store.store import ModelStore
-from service.health import Health, HealthServer
+from service.health import Health
+from service.health_server import HealthServer
 from service.metrics import ScorerMetrics
 from service.model.config import HistoryConfig
 from service.model.registry import UnknownConfig, parse
 from service.process import stop_on_signals, wait_for
-from service.scoring.catalogue import Catalogue
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
@@ -123,7 +124,7 @@ def _score(
         extra=settings.kafka_config,
     )
     items = KafkaSource(settings.kafka_bootstrap, f"{settings.consumer_group}-items", extra=settings.kafka_config)
-    catalogue = Catalogue(
+    blocked = BlockedItems(
         items,
         settings.items_topic,
         DecodeRules(event_types=settings.event_weights, items_topic=settings.items_topic),
@@ -132,7 +133,7 @@ def _score(
     try:
         Scorer(
             source,
-            catalogue,
+            blocked,
             reloader,
             lists,
             sweeper,

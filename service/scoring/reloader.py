@@ -1,4 +1,4 @@
-"""Weights that change under a running scorer: loaded and verified beside the live ones, then one reference is swapped.
+"""A model that changes under a running scorer: loaded and verified beside the one in use, then a reference is swapped.
 
 Two copies of the model take turns. What is new is applied to the one nobody scores with, which then becomes the live
 one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap. Each copy is
@@ -32,7 +32,7 @@ RETRY_AT_MOST_S = 1.0
 
 
 @dataclass
-class Weights:
+class ServedModel:
     """A model of one version. Hold `lock` while scoring with it."""
 
     recommender: Recommender
@@ -45,7 +45,7 @@ class Weights:
 
 
 class Reloader:
-    """`weights` is what to score with: always one whole, verified version; None before the first is there."""
+    """`served` is what to score with: always one whole, verified version; None before the first is there."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class Reloader:
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.weights: Weights | None = None
+        self.served: ServedModel | None = None
         self._store, self._poll_s, self._device, self._clock = store, poll_s, device, clock
         self._metrics, self._health = metrics, health
-        self._spare: Weights | None = None  # one version behind: lacks `_missed`
+        self._spare: ServedModel | None = None  # one version behind: lacks `_missed`
         self._missed: list[Update] = []
         self._asked_at: float | None = None
         self._refused: int | None = None  # a live version that could not be loaded whole
@@ -86,8 +86,8 @@ class Reloader:
                 self._stop.wait(1.0)
 
     def check(self) -> bool:
-        """Follows the pointer if it has moved; True when the live weights were swapped. Never raises for a damaged or
-        missing version, or for a store that is away: the weights stay as they are."""
+        """Follows the pointer if it has moved; True when the model was swapped. Never raises for a damaged or
+        missing version, or for a store that is away: the model stays as it is."""
         started = time.perf_counter()
         try:
             live = self._store.live()
@@ -101,7 +101,7 @@ class Reloader:
         if live is None:
             return False
         try:
-            if self.weights is not None and live == self.weights.version:
+            if self.served is not None and live == self.served.version:
                 self._refused = None
                 self._health.set("weights", OK)
                 return False
@@ -124,16 +124,16 @@ class Reloader:
         return True
 
     def _follow(self, live: int) -> None:
-        have = None if self.weights is None or self._spare is None else self.weights.version
+        have = None if self.served is None or self._spare is None else self.served.version
         if have is not None and have > live:
             have = None  # a rollback: what came after must be undone, so begin from a snapshot
         steps = updates_between(self._store, have, live)
         self._swap([update for _, update in steps], steps[-1][0])
 
     def _swap(self, updates: list[Update], manifest: Head) -> None:
-        if self.weights is not None and not any(each.full or each.tables or each.tensors for each in updates):
-            with self.weights.lock:  # the same weights by another name
-                self.weights.manifest = manifest
+        if self.served is not None and not any(each.full or each.tables or each.tensors for each in updates):
+            with self.served.lock:  # the same weights by another name
+                self.served.manifest = manifest
             self._tell(manifest.version)
             return
         full = [number for number, update in enumerate(updates) if update.full]
@@ -142,14 +142,14 @@ class Reloader:
         spare = self._spare if self._spare is not None and not full else self._empty(manifest)
         self._spare = None  # should it fail half-way, nobody goes on from there
         _bring_to(manifest, spare, pending)
-        self._spare, self.weights = self.weights, spare
+        self._spare, self.served = self.served, spare
         self._missed = missed
         self._tell(manifest.version)
 
-    def _empty(self, manifest: Head) -> Weights:
+    def _empty(self, manifest: Head) -> ServedModel:
         """A model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
         try:
-            return Weights(Recommender(parse(manifest.config), self._device), manifest)
+            return ServedModel(Recommender(parse(manifest.config), self._device), manifest)
         except UnknownConfig as error:
             raise BrokenChain(
                 f"version {manifest.version} was made by another release: {error}", manifest.version
@@ -157,9 +157,9 @@ class Reloader:
 
     def _make_spare(self) -> None:
         """The second copy, after the first was loaded; lists are made meanwhile."""
-        if self._spare is None and self.weights is not None:
-            spare = self._empty(self.weights.manifest)
-            _bring_to(self.weights.manifest, spare, self._missed)
+        if self._spare is None and self.served is not None:
+            spare = self._empty(self.served.manifest)
+            _bring_to(self.served.manifest, spare, self._missed)
             self._spare, self._missed = spare, []
 
     def _tell(self, version: int) -> None:
@@ -168,7 +168,7 @@ class Reloader:
 
     def _cannot_load(self, live: int, error: Exception) -> bool:
         """Says so and asks for a snapshot. Without any version, begins with the newest that is whole: then True."""
-        found = newest_whole(self._store, live, readers=True) if self.weights is None else None
+        found = newest_whole(self._store, live, readers=True) if self.served is None else None
         if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
             self._swap([found.state.snapshot()], found.manifest)
@@ -180,7 +180,7 @@ class Reloader:
             self._refused, self._retry_s = live, self._poll_s
             self._metrics.reload_failures.inc()
         self._retry_at = now + self._retry_s
-        serving = "nothing" if self.weights is None else f"version {self.weights.version}"
+        serving = "nothing" if self.served is None else f"version {self.served.version}"
         self._health.set("weights", f"version {live} cannot be loaded ({error}); serving {serving}")
         if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_S:
             self._asked_at = now
@@ -188,14 +188,14 @@ class Reloader:
         return found is not None
 
 
-def _bring_to(manifest: Head, weights: Weights, updates: Sequence[Update]) -> None:
-    """`weights` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
+def _bring_to(manifest: Head, served: ServedModel, updates: Sequence[Update]) -> None:
+    """`served` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
     cannot score with."""
-    with weights.lock:  # a scorer may still be in the middle of its last group with it
+    with served.lock:  # a scorer may still be in the middle of its last group with it
         try:
             for update in updates:
-                weights.recommender.apply(update)
+                served.recommender.apply(update)
         except InvalidUpdate as error:
             raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
-        weights.recommender.prepare()
-        weights.manifest = manifest
+        served.recommender.prepare()
+        served.manifest = manifest

@@ -20,7 +20,7 @@ from service.metrics import ScorerMetrics
 from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring.active_users import ActiveUsers
-from service.scoring.catalogue import Catalogue
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.freshness import Freshness
 from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore
@@ -46,7 +46,7 @@ class Scorer:
     def __init__(
         self,
         source: EventSource,
-        catalogue: Catalogue,
+        blocked: BlockedItems,
         reloader: Reloader,
         lists: ListStore,
         sweeper: Sweeper,
@@ -61,7 +61,7 @@ class Scorer:
     ) -> None:
         """`live_history`: what the live version says of histories, until it is loaded; None where there is none yet.
         `other_kafka` says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
-        self._source, self._catalogue, self._reloader, self._sweeper = source, catalogue, reloader, sweeper
+        self._source, self._blocked, self._reloader, self._sweeper = source, blocked, reloader, sweeper
         self._settings, self._metrics, self._health, self._stop = settings, metrics, health, stop
         self._other_kafka, self._clock = other_kafka, clock
         self._offsets = ReadOffsets()
@@ -74,11 +74,11 @@ class Scorer:
         rule = LiveRule(
             settings,
             health,
-            lambda: live_history if reloader.weights is None else reloader.weights.recommender.config.history,
+            lambda: live_history if reloader.served is None else reloader.served.recommender.config.history,
         )
         self._histories = Histories(lists, self._active, rule, settings, metrics)
         self._writer = ListWriter(
-            self._active, reloader, catalogue, lists, settings, metrics=metrics, health=health, clock=clock
+            self._active, reloader, blocked, lists, settings, metrics=metrics, health=health, clock=clock
         )
         self._lag = Lag(clock)
         self._lag_shown: set[TopicPartition] = set()
@@ -96,9 +96,9 @@ class Scorer:
     def start(self) -> None:
         """Reads all of `items` before the first list: what compaction has kept says what is deleted or not available.
         Then the partitions of `events` may come."""
-        while not self._stop.is_set() and not self._catalogue.caught_up:
-            self._catalogue.poll(0.1)
-            self._tell_kafka(self._catalogue.status)
+        while not self._stop.is_set() and not self._blocked.caught_up:
+            self._blocked.poll(0.1)
+            self._tell_kafka(self._blocked.status)
         self._source.subscribe([self._settings.events_topic], self._on_assigned, self._on_revoked, self._on_lost)
         self._health.started()
 
@@ -109,7 +109,7 @@ class Scorer:
         if records:
             self._until_stored(lambda: self._take(records))
         self._until_stored(self._histories.save)
-        self._sweeper.sweep_soon(self._catalogue.poll())
+        self._sweeper.sweep_soon(self._blocked.poll())
         try:
             self._writer.write()
             self._keep_house()
@@ -119,7 +119,7 @@ class Scorer:
     def finish(self) -> None:
         self._store_and_commit()
         self._source.close()
-        self._catalogue.close()
+        self._blocked.close()
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Scorer:
     def _on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
         self._offsets.assign(partitions)
-        self._sweeper.take_over(partitions, self._catalogue.blocked)
+        self._sweeper.take_over(partitions, self._blocked.ids)
         log.info("reading %s", ", ".join(f"{p.topic}[{p.partition}]" for p in self._offsets.assigned))
         try:
             self._histories.take_over(partitions)
@@ -227,8 +227,8 @@ class Scorer:
         self._tell_lag()
         metrics.active_users.set(len(self._active))
         metrics.lists_due.set(self._active.due)
-        if (weights := self._reloader.weights) is not None:
-            metrics.model_age.set(max(0.0, time.time() - weights.manifest.created))
+        if (served := self._reloader.served) is not None:
+            metrics.model_age.set(max(0.0, time.time() - served.manifest.created))
 
     def _tell_lag(self) -> None:
         """Of the partitions that are read here; what is shown of others is taken back."""

@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 from service.model.recommender import Recommender
 
-Ranked = list[tuple[str, float]]
+ScoredItems = list[tuple[str, float]]
 
 
-def rank(
+def best_items(
     recommender: Recommender,
     histories: Sequence[Sequence[str]],
     k: int,
     *,
     exclude: NDArray[np.bool_] | None = None,
     hidden: Sequence[Sequence[str]] | None = None,
-) -> list[Ranked]:
+) -> list[ScoredItems]:
     """The k best items of each user, best first. `histories`: item ids, latest last; ids that the model does not know
     count for nothing. `exclude` [size]: rows not to list. `hidden`: per user, ids not to list."""
     rows, scores = recommender.top_k(

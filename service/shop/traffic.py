@@ -13,6 +13,7 @@ from consumers.events import Interaction
 from consumers.file_reading import FileLine
 from consumers.micro_batch import ItemChange
 from consumers.producer import PublishError
+from consumers.times import now_ms
 from service.shop.pace import Pace
 from service.shop.replay import FileReplay, Publish
 from service.shop.shop import Shop, ShopConfig
@@ -79,7 +80,7 @@ class ShopTraffic:
             self._item(message)
 
     def run(self) -> None:
-        for moment in self._shop.moments(int(time.time() * 1000)):
+        for moment in self._shop.moments(now_ms()):
             if not self._pace.until(moment.at):
                 return
             message = moment.message

@@ -73,7 +73,7 @@ def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | Non
     table.set_listable(rows[: len(listable)], np.fromiter(listable.values(), np.uint8, len(listable)))
     table.use(rows, clock)
     deleted = np.fromiter((change.deleted for change in changes.values()), np.bool_, len(changes))
-    table.use(rows[: len(changes)][deleted], 0)
+    table.deleted(rows[: len(changes)][deleted])
     known[: len(listable)] = True
     places = np.array([place[item] for item in batch.items], np.int64)
     return Items(row=rows[places], known=known[places], expired=expired, begun=rows[new])

@@ -24,7 +24,8 @@ from model_store.lease import Lease, LeaseKeeper, Leases, wait_for_lease
 from model_store.redis_connection import connect
 from model_store.redis_store import RedisStore
 from model_store.version import KafkaIds
-from service.health import OK, Health, HealthServer
+from service.health import OK, Health
+from service.health_server import HealthServer
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.process import Fatal, stop_on_signals, wait_for

@@ -11,12 +11,12 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumers.times import now_ms, parse_iso
 from model_store.errors import StoreUnavailable
 from model_store.keys import Keys
 from model_store.redis_connection import RedisConnection
@@ -324,6 +324,6 @@ def _age(created_at: object) -> float | None:
     if not isinstance(created_at, str):
         return None
     try:
-        return max(0.0, time.time() - datetime.fromisoformat(created_at).timestamp())
+        return max(0, now_ms() - parse_iso(created_at)) / 1000
     except ValueError:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.dead_letters import KafkaDeadLetters, MemoryDeadLetters
 from consumers.decode import Reason, Reject
@@ -164,6 +164,7 @@ def test_what_may_pass_by_itself_is_waited_for(code: int) -> None:
     assert not dead.flush(0.1)
     assert dead.waits_for == KafkaError(code).str()
     assert dead.flush(5)
+    assert dead.waits_for == ""
     assert dead.take_refused() == []
     assert [record["value"] for record in producer.delivered] == [b"a"]
 
@@ -175,6 +176,24 @@ def fatal(record: object) -> KafkaError:
 def test_a_producer_that_fails_for_good_is_replaced_and_what_it_held_is_sent_by_the_next() -> None:
     answers = [fatal(None)]
     producer = FakeProducer(lambda record: answers.pop() if answers else None)
+    dead = KafkaDeadLetters("", make_producer=producer.make)
+    dead.send([letter_of("events", b"a"), letter_of("events", b"b")])
+    assert dead.flush(5)
+    assert producer.made == 2
+    assert {record["value"] for record in producer.delivered} == {b"a", b"b"}
+    assert dead.take_refused() == []
+
+
+@pytest.mark.parametrize("call", ["flush", "poll"])
+def test_that_a_producer_has_failed_for_good_is_heard_from_any_of_its_calls(call: str) -> None:
+    producer = FakeProducer(lambda record: None)
+    works = getattr(producer, call)
+
+    def fails(timeout: float) -> None:
+        setattr(producer, call, works)
+        raise KafkaException(fatal(None))
+
+    setattr(producer, call, fails)
     dead = KafkaDeadLetters("", make_producer=producer.make)
     dead.send([letter_of("events", b"a"), letter_of("events", b"b")])
     assert dead.flush(5)

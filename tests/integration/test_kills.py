@@ -33,7 +33,7 @@ QUICK_VERSIONS = {"TIDEMILL_PUBLISH_INTERVAL_MS": "0", "TIDEMILL_CHAIN_LIMIT": "
 # versions are published: both are in the manifests, and here they are off.
 BY_SIZE = QUICK_VERSIONS | {
     "TIDEMILL_BATCH_EVENTS": str(BATCH),
-    "TIDEMILL_BATCH_WAIT_MS": "3600000",
+    "TIDEMILL_BATCH_WAIT_MS": "60000",
     "TIDEMILL_REPLAY": "0",
     "TIDEMILL_GATE": "0",
 }

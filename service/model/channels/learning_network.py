@@ -21,12 +21,12 @@ from service.model.channels.network import ROWS, Network, NetworkConfig
 from service.model.channels.popularity import Popularity
 from service.model.contexts import Contexts
 from service.model.encoders.decay import initialise, normalise
+from service.model.exemplars import Exemplars
 from service.model.hashing import uniform_rows
 from service.model.losses import Sample, sampled_softmax
 from service.model.negatives import NegativeSampler
 from service.model.optimizers import AdamW, adagrad_rows
 from service.model.parameters import Parameters
-from service.model.replay import Replay
 from service.model.row_table import RowTable
 
 Index = NDArray[np.int64]
@@ -58,18 +58,18 @@ class LearningNetwork(Network):
         initialise(self.dense, seed)
         self.optimizer = adamw(self.dense, config)
         self.negatives = NegativeSampler(config.negatives)
-        self.replay = Replay(config.replay_capacity, length)
+        self.exemplars = Exemplars(config.replay_capacity, length)
 
     @property
     def tables(self) -> list[RowTable]:
-        return [self.rows, self.adagrad, *self.replay.tables, *self.negatives.tables]
+        return [self.rows, self.adagrad, *self.exemplars.tables, *self.negatives.tables]
 
     @property
     def tensors(self) -> dict[str, Array]:
         return {
             **self.dense.tensors(),
             **self.optimizer.tensors("trainer/network"),
-            "trainer/replay/written": np.array([self.replay.written], np.int64),
+            "trainer/replay/written": np.array([self.exemplars.written], np.int64),
         }
 
     # -- items come and go ---------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class LearningNetwork(Network):
         self.adagrad.put(rows, 0.0)
         gone = np.zeros(self.rows.size, np.bool_)
         gone[rows] = True
-        self.replay.forget_items(gone)
+        self.exemplars.forget_items(gone)
         self.negatives.forget_items(gone)
 
     def write(self, rows: Index, values: Tensor) -> None:
@@ -118,14 +118,14 @@ class LearningNetwork(Network):
         """
         config = self.config
         history, target, weight = _with_history(lesson.examples)
-        old_history, old_target, old_weight = self.replay.draw(
+        old_history, old_target, old_weight = self.exemplars.draw(
             lesson.replay * len(target),
             random,
             recent=config.replay_recent,
             recent_share=config.replay_recent_share,
             dropout=config.dropout,
         )
-        self.replay.add(history, target, weight)
+        self.exemplars.add(history, target, weight)
         disliked = lesson.disliked if config.dislikes else Examples.none(history.shape[1])
         bad_history, bad_target, bad_weight = _with_history(disliked)
         met = self._popularity.has_met(target)
@@ -183,7 +183,7 @@ class LearningNetwork(Network):
             table.load(state.table(table.name))
         self.unit.resize(self.rows.size)
         self.unit.data[: self.rows.size] = normalise(self.rows.data[: self.rows.size])[0]
-        self.replay.written = int(np.asarray(state.tensor("trainer/replay/written"))[0])
+        self.exemplars.written = int(np.asarray(state.tensor("trainer/replay/written"))[0])
         self._restore_dense(state)
 
     def reset(self, state: State, ids: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS, Interaction
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics
 from service.model.history import HistoryRule
-from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import LOOKS_PER_LIST, ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.user_history import UserHistory
 from tests.consumers.samples import NOW_MS
 
@@ -17,8 +17,8 @@ THERE = TopicPartition("events", 1)
 LATER = 1e9  # every list was written before
 
 
-def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> Taken:
-    return Taken(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
+def taken(user_id: str, offset: int = 0, where: TopicPartition = HERE, kafka_ms: int = NOW_MS) -> PlacedEvent:
+    return PlacedEvent(Interaction(user_id=user_id, item_id="i1", type="view", ts=NOW_MS), where, offset, kafka_ms)
 
 
 def act(
@@ -63,28 +63,28 @@ def test_whoever_acted_is_due_once_in_the_order_of_acting() -> None:
     assert group(users) == []
 
 
-def test_a_user_is_served_once_their_list_reflects_their_events_and_holds_something() -> None:
+def test_a_user_is_answered_once_their_list_reflects_their_events_and_holds_something() -> None:
     users = ActiveUsers(10)
     user = act(users, "a", 3)
     assert act(users, "a", 4) is user
-    assert not user.served
+    assert user.unanswered
     write(users, "a", empty=True)
-    assert not user.served
+    assert user.unanswered
     write(users, "a", version=7)
-    assert (user.served, user.edition) == (True, (7, 0))
+    assert (user.unanswered, user.edition) == (False, (7, 0))
     act(users, "a", 5)
-    assert not user.served
+    assert user.unanswered
 
 
 def test_those_who_acted_come_before_those_learned_from_before_those_at_rest() -> None:
     users = ActiveUsers(10)
     settle(users, "rest", "learned", "due")
-    users.learned({"events": {"0": 3}})
+    users.learned(from_topics({"events": {"0": 3}}))
     write(users, *group(users, written_before=0))
     act(users, "learned", 10)
     assert group(users, written_before=0) == ["learned"]
     write(users, "learned", now=9.0)
-    users.learned({"events": {"0": 11}})
+    users.learned(from_topics({"events": {"0": 11}}))
     act(users, "due", 12)
     assert group(users, version=2) == ["due", "learned", "rest"]
     assert group(users, version=2) == []
@@ -96,23 +96,23 @@ def test_users_are_learned_from_when_weights_reach_their_offsets() -> None:
         act(users, name, offset)
     act(users, "d", 0, THERE)
     write(users, *group(users))
-    users.learned({"events": {"0": 2}, "items": {"0": 99}})
+    users.learned(from_topics({"events": {"0": 2}, "items": {"0": 99}}))
     assert group(users, 2, written_before=0) == ["a", "b"]
-    users.learned({"events": {"0": 2}})
+    users.learned(from_topics({"events": {"0": 2}}))
     assert group(users, written_before=0) == []
-    users.learned({"events": {"0": 3, "1": 1}})
+    users.learned(from_topics({"events": {"0": 3, "1": 1}}))
     assert group(users, written_before=0) == ["c", "d"]
 
 
 def test_a_user_who_is_due_is_not_also_learned_from() -> None:
     users = ActiveUsers(10)
     act(users, "a", 0)
-    users.learned({"events": {"0": 1}})
+    users.learned(from_topics({"events": {"0": 1}}))
     assert group(users) == ["a"]
     write(users, "a")
     act(users, "a", 1)
     write(users, *group(users))
-    users.learned({"events": {"0": 2}})
+    users.learned(from_topics({"events": {"0": 2}}))
     act(users, "a", 2)
     assert group(users) == ["a"]
     assert group(users) == []
@@ -123,7 +123,7 @@ def test_failed_users_are_due_again_and_once() -> None:
     settle(users, "a", "b")
     act(users, "a", 5)
     failed = users.next_group(1, (2, 0), LATER)
-    users.learned({"events": {"0": 6}})  # between the attempt and its failure
+    users.learned(from_topics({"events": {"0": 6}}))  # between the attempt and its failure
     users.again(failed)
     assert users.due == 1
     assert group(users, 1, version=2) == ["a"]
@@ -190,7 +190,7 @@ def test_a_call_looks_at_few_current_lists_and_the_next_one_goes_on() -> None:
     assert group(users, 1, version=5) == ["old"]
 
 
-def test_lists_of_another_state_of_the_catalogue_are_stale() -> None:
+def test_lists_of_other_items_that_may_be_listed_are_stale() -> None:
     users = ActiveUsers(10)
     settle(users, "a")
     assert users.next_group(1, (1, 0), LATER) == []
@@ -228,11 +228,11 @@ def test_forgotten_users_leave_nothing() -> None:
     users = ActiveUsers(10)
     settle(users, "a", "b", "c")
     act(users, "b", 5)
-    users.learned({"events": {"0": 1}})
+    users.learned(from_topics({"events": {"0": 1}}))
     for name in ("a", "b", "nobody"):
         users.forget(name)
     assert ("a" in users, "c" in users, len(users), users.due) == (False, True, 1, 0)
-    users.learned({"events": {"0": 100}})
+    users.learned(from_topics({"events": {"0": 100}}))
     assert group(users, version=2) == ["c"]
 
 
@@ -249,9 +249,9 @@ def test_users_of_lost_partitions_are_forgotten() -> None:
     assert "here" in users
     act(users, "there", 7, THERE)  # the partition comes back, further on
     write(users, *group(users))
-    users.learned({"events": {"1": 7}})
+    users.learned(from_topics({"events": {"1": 7}}))
     assert group(users, written_before=0) == []
-    users.learned({"events": {"1": 8}})
+    users.learned(from_topics({"events": {"1": 8}}))
     assert group(users, written_before=0) == ["there"]
 
 
@@ -349,7 +349,7 @@ class Order(RuleBasedStateMachine):
         self.waiting: dict[TopicPartition, deque[tuple[int, str]]] = {place: deque() for place in PLACES}
         self.ends = dict.fromkeys(PLACES, 0)
         self.flying: list[ActiveUser] = []
-        self.unserved: set[str] = set()
+        self.unanswered: set[str] = set()
 
     def gone(self, name: str) -> None:
         self.known.remove(name)
@@ -357,7 +357,7 @@ class Order(RuleBasedStateMachine):
         self.learned = [other for other in self.learned if other != name]
         self.rest = [entry for entry in self.rest if entry[0] != name]
         del self.read[name]
-        self.unserved.discard(name)
+        self.unanswered.discard(name)
 
     @rule(name=st.sampled_from(NAMES), where=st.sampled_from(PLACES))
     def acts(self, name: str, where: TopicPartition) -> None:
@@ -371,7 +371,7 @@ class Order(RuleBasedStateMachine):
         self.known.append(name)
         self.read[name].add(where)
         self.latest[name] = int(self.now)
-        self.unserved.add(name)
+        self.unanswered.add(name)
         if name not in self.due:
             self.due.append(name)
         if name in self.learned:
@@ -387,7 +387,7 @@ class Order(RuleBasedStateMachine):
             name = self.waiting[where].popleft()[1]
             if name in self.known and name not in self.due and name not in self.learned:
                 self.learned.append(name)
-        self.users.learned({"events": {str(where.partition): through}})
+        self.users.learned(from_topics({"events": {str(where.partition): through}}))
 
     @rule(back=st.integers(1, 3))
     def rolls_back(self, back: int) -> None:
@@ -418,9 +418,9 @@ class Order(RuleBasedStateMachine):
                 self.rest = [entry for entry in self.rest if entry[0] != name]
                 self.rest.append((name, self.now, self.version))
                 if empty:
-                    self.unserved.add(name)
+                    self.unanswered.add(name)
                 else:
-                    self.unserved.discard(name)
+                    self.unanswered.discard(name)
                 self.users.written(user, (self.version, 0), self.now, int(self.now), empty=empty)
             else:
                 if name not in self.due:
@@ -452,7 +452,7 @@ class Order(RuleBasedStateMachine):
         before = int(self.now) - age
         quiet = list(takewhile(lambda name: self.latest[name] < before, self.known))
         for name in quiet:
-            if name not in self.unserved:
+            if name not in self.unanswered:
                 self.gone(name)
         while len(self.known) > self.limit:
             self.gone(self.known[0])

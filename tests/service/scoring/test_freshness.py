@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.records import TopicPartition
+from consumers.records import TopicPartition, from_topics
 from service.scoring import freshness as module
-from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
+from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.freshness import HISTORY, LEARNED, STAGES, Freshness
 from service.scoring.user_history import UserHistory
 from tests.consumers.samples import NOW_MS
@@ -41,14 +41,14 @@ def test_events_are_measured_once_a_stage_when_their_users_list_is_written() -> 
     fresh.acted("a", THERE, 0, 3000)
     fresh.written("a", 3500)
     assert seen.waited == [(HISTORY, 2.5), (HISTORY, 0.5)]
-    assert fresh.learned({"events": {"0": 6}, "items": {"0": 9}}, USERS) == ["a"]
-    assert fresh.learned({"events": {"0": 6}}, USERS) == []
+    assert fresh.learned(from_topics({"events": {"0": 6}, "items": {"0": 9}}), USERS) == ["a"]
+    assert fresh.learned(from_topics({"events": {"0": 6}}), USERS) == []
     fresh.written("b", 2500)
     assert seen.waited[2:] == [(HISTORY, 0.5)]  # no weights have learned from b's event
     fresh.written("a", 4000)
     fresh.written("a", 5000)
     assert seen.waited[3:] == [(LEARNED, 3.0)]
-    assert fresh.learned({"events": {"0": 7, "1": 1}}, USERS) == ["b", "a"]
+    assert fresh.learned(from_topics({"events": {"0": 7, "1": 1}}), USERS) == ["b", "a"]
     fresh.written("a", 2999)  # two machines' clocks differ
     assert seen.waited[4:] == [(LEARNED, 0.0)]
     assert (fresh.held, seen.left_out) == (1, {})
@@ -87,7 +87,7 @@ def test_whoever_goes_is_left_out() -> None:
         seen.freshness.acted(user, HERE, offset, 1000)
     seen.freshness.forget("a")
     assert seen.left_out == {HISTORY: 1}
-    assert seen.freshness.learned({"events": {"0": 2}}, {"b", "c"}) == ["b"]
+    assert seen.freshness.learned(from_topics({"events": {"0": 2}}), {"b", "c"}) == ["b"]
     assert seen.left_out == {HISTORY: 1, LEARNED: 1}
     seen.freshness.forget("b")
     assert seen.left_out == {HISTORY: 2, LEARNED: 2}
@@ -122,7 +122,7 @@ def test_what_is_held_is_bounded_and_each_event_measured_or_counted(
                 ends[told[1]] += 1
                 acted += 1
             elif what == "learns":
-                fresh.learned({"events": {"0": told[0], "1": told[1]}}, USERS[:2])
+                fresh.learned(from_topics({"events": {"0": told[0], "1": told[1]}}), USERS[:2])
             elif what == "writes":
                 fresh.written(told[0], 0)
             elif what == "forgets":
@@ -152,7 +152,7 @@ def test_without_weights_no_more_users_and_events_are_held_than_the_limits_say(d
             name = data.draw(st.sampled_from([f"u{n}" for n in range(12)]))
             if name not in users:
                 users.add(ActiveUser(name, b"", UserHistory(last_event_ms=offset)))
-            one: Taken = taken(name, offset, HERE, offset)
+            one: PlacedEvent = taken(name, offset, HERE, offset)
             users.acted(users[name], one)
             if data.draw(st.booleans()):
                 users.forget_quiet(offset - 3)

@@ -16,8 +16,8 @@ from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.history import HistoryRule
 from service.scoring import list_writer as module
-from service.scoring.active_users import ActiveUser, ActiveUsers, Taken
-from service.scoring.catalogue import Catalogue
+from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.freshness import Freshness
 from service.scoring.list_index import Holders
 from service.scoring.list_store import ListStore, UserList
@@ -51,7 +51,7 @@ class Lists(ListStore):
 
 
 class Desk:
-    """A list writer with a small real model, a catalogue and Redis."""
+    """A list writer with a small real model, a topic of items and Redis."""
 
     def __init__(self, connection: RedisConnection, *, versions: int = 1, **settings: Any) -> None:
         chosen = {"refresh_interval_ms": 0, "top_k": 10, "list_budget": 1.0, **settings}
@@ -67,14 +67,14 @@ class Desk:
             self.publish()
         self.log = MemoryLog()
         self.log.create("items", 1)
-        self.catalogue = Catalogue(MemorySource(self.log), "items", DecodeRules())
+        self.blocked = BlockedItems(MemorySource(self.log), "items", DecodeRules())
         self.active = ActiveUsers(
             1000, Freshness(lambda stage, seconds: self.metrics.freshness.labels(stage).observe(seconds))
         )
         self.writer = ListWriter(
             self.active,
             self.reloader,
-            self.catalogue,
+            self.blocked,
             self.lists,
             ScorerSettings(**chosen),
             metrics=self.metrics,
@@ -93,7 +93,7 @@ class Desk:
         if user not in self.active:
             self.active.add(ActiveUser(user, b"", UserHistory()))
         event = Interaction(user_id=user, item_id=item, type=type, ts=NOW_MS)
-        taken = Taken(event, HERE, self.offset, now_ms())
+        taken = PlacedEvent(event, HERE, self.offset, now_ms())
         self.active[user].history.take(*taken, rule=HistoryRule(20, DEFAULT_EVENT_WEIGHTS), hide=hide)
         self.active.acted(self.active[user], taken)
         self.offset += 1
@@ -101,16 +101,16 @@ class Desk:
     def delete(self, *items: str) -> None:
         for item in items:
             self.log.append("items", None, item.encode(), 0)
-        self.catalogue.poll()
+        self.blocked.poll()
 
     def take_away(self, *items: str) -> None:
         for item in items:
             self.log.append("items", item_json(item_id=item, available=False), item.encode(), 0)
-        self.catalogue.poll()
+        self.blocked.poll()
 
     def bring_back(self, item: str) -> None:
         self.log.append("items", item_json(item_id=item), item.encode(), 0)
-        self.catalogue.poll()
+        self.blocked.poll()
 
     def write(self, after_s: float = 0.1) -> None:
         """Until nobody needs a list, the first time with the budget of so many seconds."""
@@ -317,8 +317,8 @@ def test_hide_seen(connection: RedisConnection, hide: str, gone: Sequence[str]) 
     desk.act("a", "i3", "purchase", hide=hide)
     desk.act("b", "i4", "purchase", hide=hide)
     desk.write()
-    assert desk.reloader.weights is not None
-    whole = {item for item in desk.reloader.weights.recommender.ids if item}
+    assert desk.reloader.served is not None
+    whole = {item for item in desk.reloader.served.recommender.ids if item}
     assert set(desk.items("a")) == whole - set(gone)
     assert set(desk.items("b")) == whole - ({"i4"} if gone else set())
 

@@ -42,7 +42,7 @@ class World:
 
     @property
     def version(self) -> int | None:
-        return None if self.reloader.weights is None else self.reloader.weights.version
+        return None if self.reloader.served is None else self.reloader.served.version
 
     @property
     def check(self) -> str:
@@ -51,12 +51,12 @@ class World:
 
     def exact(self) -> bool:
         """Whether the live weights are bit for bit those of a full load of their version."""
-        weights = self.reloader.weights
-        assert weights is not None
+        served = self.reloader.served
+        assert served is not None
         other = Recommender(CONFIG)
-        other.load(load(self.store, weights.version, readers=True).snapshot())
-        same = scores(weights.recommender).tobytes() == scores(other).tobytes()
-        return same and weights.recommender.ids == other.ids and weights.recommender.clock == other.clock
+        other.load(load(self.store, served.version, readers=True).snapshot())
+        same = scores(served.recommender).tobytes() == scores(other).tobytes()
+        return same and served.recommender.ids == other.ids and served.recommender.clock == other.clock
 
 
 @pytest.fixture
@@ -119,15 +119,15 @@ def test_two_copies_never_mix(world: World) -> None:
 def test_what_is_damaged_is_not_served_until_a_snapshot_comes(world: World, how: str) -> None:
     world.trainer.step()
     world.reloader.check()
-    before = scores(world.reloader.weights.recommender).tobytes() if world.reloader.weights else b""
+    before = scores(world.reloader.served.recommender).tobytes() if world.reloader.served else b""
     second = world.trainer.step()
     world.trainer.step()  # stands on the one that is damaged
     damage(world, second, how)
     for _ in range(3):
         assert not world.reloader.check()
     assert world.version == 1
-    assert world.reloader.weights is not None
-    assert scores(world.reloader.weights.recommender).tobytes() == before
+    assert world.reloader.served is not None
+    assert scores(world.reloader.served.recommender).tobytes() == before
     assert world.check.startswith("version 3 cannot be loaded (")
     assert world.check.endswith("; serving version 1")
     assert world.metrics.registry.get_sample_value("tidemill_reload_failures_total") == 1
@@ -183,8 +183,8 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
         before = world.version
         world.now += 10
         assert world.reloader.check() == (world.version != before)
-        if world.reloader.weights is not None:
-            assert bits_of(world.reloader.weights.recommender) == published[world.reloader.weights.version]
+        if world.reloader.served is not None:
+            assert bits_of(world.reloader.served.recommender) == published[world.reloader.served.version]
         if world.version != (live := store.live()):
             failed += 1
             assert world.check.startswith(f"version {live} cannot be loaded (")
@@ -227,8 +227,8 @@ def test_forgotten_and_deleted_items_leave_every_way(world: World) -> None:
         trainer.learn(40, items=40 + 20 * step, catalogue=tuple(deleted))
         trainer.publish(snapshot=step == 6)
         assert world.reloader.check()
-        assert world.reloader.weights is not None
-        mine = world.reloader.weights.recommender
+        assert world.reloader.served is not None
+        mine = world.reloader.served.recommender
         assert world.exact()
         assert bits_of(mine) == bits(trainer.learner.snapshot())
         reused += sum(old != new != "" for old, new in zip(ids, mine.ids, strict=False))
@@ -273,7 +273,7 @@ def test_a_base_that_is_retired_while_it_is_read(cold: bool) -> None:
     assert world.version == before
     assert "is missing" in world.check
     assert world.trainer.asked_for_snapshot() is not None
-    assert cold or world.reloader.weights is not None
+    assert cold or world.reloader.served is not None
     assert world.reloader.check()  # the pointer has moved on
     assert (world.version, world.check) == (4, "ok")
     assert world.exact()
@@ -353,19 +353,19 @@ def test_a_snapshot_that_changes_nothing_costs_nothing() -> None:
     for _ in range(3):
         world.trainer.step()
         world.reloader.check()
-    weights = world.reloader.weights
-    assert weights is not None
-    scores(weights.recommender)
-    common = weights.recommender._common
+    served = world.reloader.served
+    assert served is not None
+    scores(served.recommender)
+    common = served.recommender._common
     fetched = store.fetched
     again = world.trainer.repeat(through=7)
     assert world.reloader.check()
-    assert world.reloader.weights is weights
-    assert weights.manifest.version == again.version
+    assert world.reloader.served is served
+    assert served.manifest.version == again.version
     assert world.metrics.registry.get_sample_value("tidemill_model_version") == 4
     assert world.health.report()[1]["model_version"] == 4
     assert store.fetched == fetched
-    assert weights.recommender._common is common  # what scoring had worked out still holds
+    assert served.recommender._common is common  # what scoring had worked out still holds
     assert world.exact()
     for step in range(4):  # and both copies go on from there
         world.trainer.step()
@@ -473,7 +473,7 @@ def test_a_swap_does_not_wait_for_who_scores_and_never_changes_what_they_hold(wo
     world.trainer.step()
     world.reloader.check()
     for version in (2, 3):  # the first delta after a cold start, and the next
-        last = world.reloader.weights
+        last = world.reloader.served
         assert last is not None
         with last.lock:
             before = scores(last.recommender).tobytes()
@@ -515,7 +515,7 @@ def test_a_list_is_scored_while_the_second_copy_is_made(world: World, monkeypatc
     follower = threading.Thread(target=world.reloader.check)
     follower.start()
     assert begun.wait(10)
-    live = world.reloader.weights
+    live = world.reloader.served
     assert live is not None
     assert world.check == "ok"
     assert live.lock.acquire(timeout=1)

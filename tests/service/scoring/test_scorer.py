@@ -483,9 +483,9 @@ class _Other(MemorySource):
     pass
 
 
-def test_waiting_for_the_catalogue_shows_in_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_topic_of_items_shows_in_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.item("i1")
-    worker = Worker(world, catalogue_source=_Away(world.log))
+    worker = Worker(world, items_source=_Away(world.log))
     shown: list[Any] = []
 
     def look() -> None:

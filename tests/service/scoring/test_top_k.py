@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model_store.memory_store import MemoryStore
 from service.model.recommender import Recommender
-from service.scoring.top_k import excluded, rank
+from service.scoring.top_k import best_items, excluded
 from tests.service.scoring.worlds import CONFIG, Trainer
 
 
@@ -30,7 +30,7 @@ def test_lists_are_sorted_bounded_finite_and_hold_nothing_twice_or_forbidden(
 ) -> None:
     n = len(histories)
     hidden = data.draw(st.none() | st.lists(some_items, min_size=n, max_size=n))
-    ranked = rank(MODEL, histories, k, exclude=excluded(MODEL, blocked), hidden=hidden)
+    ranked = best_items(MODEL, histories, k, exclude=excluded(MODEL, blocked), hidden=hidden)
     assert len(ranked) == n
     for number, best in enumerate(ranked):
         items, values = [item for item, _ in best], [score for _, score in best]
@@ -44,18 +44,18 @@ def test_lists_are_sorted_bounded_finite_and_hold_nothing_twice_or_forbidden(
 
 @given(some_items)
 def test_a_user_ranks_the_same_in_any_company(history: list[str]) -> None:
-    alone = rank(MODEL, [history], 10)[0]
-    among = rank(MODEL, [KNOWN[:30], history, []], 10)[1]
+    alone = best_items(MODEL, [history], 10)[0]
+    among = best_items(MODEL, [KNOWN[:30], history, []], 10)[1]
     assert [item for item, _ in alone] == [item for item, _ in among]
     assert [s for _, s in alone] == pytest.approx([s for _, s in among], abs=1e-4)
 
 
 def test_unknown_items_count_for_nothing() -> None:
-    assert rank(MODEL, [["unknown"]], 10) == rank(MODEL, [[]], 10)
+    assert best_items(MODEL, [["unknown"]], 10) == best_items(MODEL, [[]], 10)
 
 
 def test_when_everything_is_blocked_nothing_is_listed() -> None:
-    assert rank(MODEL, [KNOWN[:3], []], 10, exclude=excluded(MODEL, set(KNOWN))) == [[], []]
+    assert best_items(MODEL, [KNOWN[:3], []], 10, exclude=excluded(MODEL, set(KNOWN))) == [[], []]
 
 
 def test_no_mask_without_blocked_items() -> None:

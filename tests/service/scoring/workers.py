@@ -13,7 +13,7 @@ from model_store.redis_connection import RedisConnection
 from service.health import Health
 from service.metrics import ScorerMetrics
 from service.model.config import HistoryConfig
-from service.scoring.catalogue import Catalogue
+from service.scoring.blocked_items import BlockedItems
 from service.scoring.list_store import ListStore
 from service.scoring.reloader import Reloader
 from service.scoring.scorer import Scorer
@@ -93,7 +93,7 @@ class Worker:
         self,
         world: World,
         *,
-        catalogue_source: MemorySource | None = None,
+        items_source: MemorySource | None = None,
         log_name: str = "",
         live_history: HistoryConfig | None = None,
         clock: Callable[[], float] | None = None,
@@ -108,7 +108,7 @@ class Worker:
         self.source = Impatient(world.log, "group")
         self.scorer = Scorer(
             self.source,
-            Catalogue(catalogue_source or Impatient(world.log), "items", DecodeRules()),
+            BlockedItems(items_source or Impatient(world.log), "items", DecodeRules()),
             self.reloader,
             self.lists,
             self.sweeper,
@@ -149,7 +149,7 @@ class Worker:
 
 
 def started(world: World, **options: Any) -> Worker:
-    """One that has read the catalogue and may be given partitions."""
+    """One that has read the topic of items and may be given partitions."""
     worker = Worker(world, **options)
     worker.scorer.start()
     return worker

@@ -145,8 +145,8 @@ def test_the_history_of_an_event_is_what_its_user_did_before_it() -> None:
         ([rows[i] for i in "b"], rows["e"]),
         ([rows[i] for i in "acd"], rows["a"]),
     ]
-    history = network_of(learner).replay.history.array[: network_of(learner).replay.written]
-    target = network_of(learner).replay.target.array[: network_of(learner).replay.written]
+    history = network_of(learner).exemplars.history.array[: network_of(learner).exemplars.written]
+    target = network_of(learner).exemplars.target.array[: network_of(learner).exemplars.written]
     assert [(h[h >= 0].tolist(), t) for h, t in zip(history, target.tolist(), strict=True)] == kept
 
 
@@ -207,7 +207,12 @@ def test_when_items_are_full_the_ones_unused_longest_make_room_and_nothing_refer
         learner.learn(batch)
         ids = learner.recommender.ids
         network = network_of(learner)
-        for table in (learner.users.history, network.replay.history, network.replay.target, network.negatives.rows):
+        for table in (
+            learner.users.history,
+            network.exemplars.history,
+            network.exemplars.target,
+            network.negatives.rows,
+        ):
             held = np.unique(table.array[: table.size])
             assert all(ids[row] for row in held[held >= 0].tolist())
         lists, _ = learner.recommender.top_k(np.full((1, 5), -1), 64)

@@ -10,7 +10,7 @@ import pytest
 from consumers.micro_batch import MicroBatch
 from consumers.recorded import NoAnswer
 from consumers.records import TopicPartition
-from model_store.chain import load
+from model_store.chain import load, updates_between
 from model_store.memory_store import MemoryStore
 from model_store.signature import Signer
 from model_store.version import BatchRecord, KafkaIds, Manifest
@@ -376,6 +376,26 @@ def test_what_cannot_be_continued_soundly_is_refused(kafka: KafkaIds, says: str)
 def test_a_broker_that_tells_no_ids_is_believed() -> None:
     store, _ = trained(1)
     assert begin(store, kafka=KafkaIds(cluster_id="")).standing.parent == 2
+
+
+def test_where_the_configuration_was_written_otherwise_the_first_version_is_a_snapshot() -> None:
+    """It means the same, so learning goes on; but readers take no delta of another digest than its parent's."""
+    store, _ = trained(2)
+    for version in store.versions():
+        written = store.manifest(version).model_copy(update={"config_digest": "of an earlier text"})
+        store.tamper(manifest=(version, written.to_json()))
+    run = Run(store)
+    assert not run.beginning.standing.chained
+    run.go(batches(2, first=2))
+    first, second = manifests_from(store, 4)
+    assert (first.kind, first.parent, [batch.ranges[0][2] for batch in first.batches]) == ("snapshot", 3, [40])
+    assert (second.kind, second.parent) == ("delta", 4)
+    assert first.config_digest == second.config_digest == run.beginning.origin.config_digest
+    for have in (None, 1, 3):
+        assert updates_between(store, have, 5)[-1][0].version == 5
+    whole, _ = trained(4)
+    assert_same(load(store, 5).snapshot(), load(whole, 5).snapshot())
+    assert Run(store).beginning.standing.chained
 
 
 def test_fresh_begins_anew_with_a_higher_version() -> None:

@@ -6,16 +6,16 @@ from consumers.source import EventSource, SourceStatus
 from consumers.times import now_ms
 
 
-class Catalogue:
-    """`blocked`: items whose latest word on the topic is that they are deleted or not available.
+class BlockedItems:
+    """`ids`: the items whose latest word on the topic is that they are deleted or not available.
 
     What the topic no longer tells, because compaction has dropped a deletion, the model's own flags still know.
     Records that do not fit are left to the trainer's side, which writes the dead letters.
     """
 
     def __init__(self, source: EventSource, topic: str, rules: DecodeRules) -> None:
-        self.blocked: set[str] = set()
-        self.changes = 0  # how often `blocked` has gained or lost an item
+        self.ids: set[str] = set()
+        self.changes = 0  # how often `ids` has gained or lost an item
         self._source, self._rules = source, rules
         source.assign({topic: {}})
 
@@ -36,13 +36,13 @@ class Catalogue:
             if not isinstance(change, ItemChange):
                 continue
             blocked = change.deleted or not change.available
-            self.changes += blocked != (change.item_id in self.blocked)
+            self.changes += blocked != (change.item_id in self.ids)
             if blocked:
                 newly.add(change.item_id)
-                self.blocked.add(change.item_id)
+                self.ids.add(change.item_id)
             else:
                 newly.discard(change.item_id)
-                self.blocked.discard(change.item_id)
+                self.ids.discard(change.item_id)
         return newly
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Past contexts with their targets, to be learned from again.
+"""Exemplars: past contexts with their targets, to be learned from again (replay).
 
 A second look at a target is worth .006 of HR@20 and costs .006 of MRR@20 (docs/decisions/learning.md), so whoever is
 short of time can do without. Most draws are from the recent past, whose taste counts, the rest from all that is kept,
@@ -15,7 +15,7 @@ from service.model.row_table import RowTable
 Index = NDArray[np.int64]
 
 
-class Replay:
+class Exemplars:
     """A ring of contexts. `written` counts all ever written; the latest is at (written - 1) % capacity."""
 
     def __init__(self, capacity: int, length: int) -> None:

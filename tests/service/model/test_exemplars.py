@@ -1,19 +1,19 @@
 import numpy as np
 
-from service.model.replay import Replay
+from service.model.exemplars import Exemplars
 
 
-def filled(n: int, capacity: int = 10) -> Replay:
-    replay = Replay(capacity, 3)
+def filled(n: int, capacity: int = 10) -> Exemplars:
+    exemplars = Exemplars(capacity, 3)
     for k in range(n):
-        replay.add(np.array([[-1, k, k + 1]], np.int32), np.array([k + 2]), np.array([1.0], np.float32))
-    return replay
+        exemplars.add(np.array([[-1, k, k + 1]], np.int32), np.array([k + 2]), np.array([1.0], np.float32))
+    return exemplars
 
 
-def draw(replay: Replay, n: int, **kw: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw(exemplars: Exemplars, n: int, **kw: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     settings = {"recent": 5, "recent_share": 0.0, "dropout": 0.0} | kw
     rng = np.random.default_rng(0)
-    return replay.draw(
+    return exemplars.draw(
         n,
         rng,
         recent=int(settings["recent"]),
@@ -34,10 +34,10 @@ def test_the_recent_share_is_recent() -> None:
 
 
 def test_more_at_once_than_the_ring_holds() -> None:
-    replay = Replay(4, 1)
-    replay.add(np.arange(9, dtype=np.int32)[:, None], np.arange(9), np.ones(9, np.float32))
-    assert set(draw(replay, 100)[1].tolist()) == {5, 6, 7, 8}
-    assert replay.written == 9
+    exemplars = Exemplars(4, 1)
+    exemplars.add(np.arange(9, dtype=np.int32)[:, None], np.arange(9), np.ones(9, np.float32))
+    assert set(draw(exemplars, 100)[1].tolist()) == {5, 6, 7, 8}
+    assert exemplars.written == 9
 
 
 def test_dropout_leaves_something() -> None:
@@ -47,15 +47,15 @@ def test_dropout_leaves_something() -> None:
 
 
 def test_nothing_to_draw() -> None:
-    assert len(draw(Replay(10, 3), 5)[1]) == 0
+    assert len(draw(Exemplars(10, 3), 5)[1]) == 0
     assert len(draw(filled(3), 0)[1]) == 0
 
 
 def test_what_expired_is_not_drawn() -> None:
-    replay = filled(5)
+    exemplars = filled(5)
     gone = np.zeros(20, np.bool_)
     gone[[3, 4]] = True
-    replay.forget_items(gone)
-    history, target, _ = draw(replay, 200)
+    exemplars.forget_items(gone)
+    history, target, _ = draw(exemplars, 200)
     assert set(target.tolist()) == {2, 6}  # nor is 5, whose whole history is gone
     assert not np.isin(history, [3, 4]).any()
