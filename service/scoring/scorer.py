@@ -223,7 +223,7 @@ class Scorer:
     def _tell(self) -> None:
         """Metrics and health: how far behind Kafka, how many users, how old the model."""
         metrics = self._metrics
-        self._tell_kafka(self._source.status, self._catalogue.status)
+        self._tell_kafka(self._source.status, self._blocked.status)
         self._tell_lag()
         metrics.active_users.set(len(self._active))
         metrics.lists_due.set(self._active.due)

@@ -75,7 +75,7 @@ def test_times_that_cannot_be_are_counted_apart(kafka_ms: int, waited: float | N
     fresh = Freshness(lambda *seen: measured.append(seen), implausible=lambda *seen: apart.append(seen))
     fresh.acted("a", HERE, 5, kafka_ms)
     fresh.written("a", NOW_MS)
-    fresh.learned({"events": {"0": 6}}, ["a"])
+    fresh.learned(from_topics({"events": {"0": 6}}), ["a"])
     fresh.written("a", NOW_MS)
     assert measured == ([] if waited is None else [(HISTORY, waited), (LEARNED, waited)])
     assert apart == ([] if implausible is None else [(HISTORY, implausible), (LEARNED, implausible)])

@@ -469,7 +469,7 @@ def test_the_lag_of_partitions_that_moved_away_is_shown_no_more(world: World, go
 def test_what_keeps_either_source_from_reading_is_said_and_what_does_not_is_a_fact(
     world: World, events: SourceStatus, items: SourceStatus, kafka: str, reading: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = started(world, catalogue_source=_Other(world.log))
+    worker = started(world, items_source=_Other(world.log))
     worker.turn()
     monkeypatch.setattr(MemorySource, "status", events)
     monkeypatch.setattr(_Other, "status", items)
