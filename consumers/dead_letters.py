@@ -73,7 +73,7 @@ class DeadLetters(Protocol):
 
     @property
     def waits_for(self) -> str:
-        """What was the matter with the last letter that is tried again, for people."""
+        """What is the matter with the letters that are tried again, for people; '' where nothing is known of it."""
 
     def close(self) -> None:
         """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
@@ -152,6 +152,8 @@ class KafkaDeadLetters:
             "message.timeout.ms": 0,  # never give one up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
+            # A topic that is not there counts as made just now, and is waited for, so long (default 30 s).
+            "topic.metadata.propagation.max.ms": 5_000,
             # A letter is its record and some headers more, so the limit that the record met is too low here.
             "message.max.bytes": 1_000_000_000,
             # One large record a batch: the broker's limit counts whole batches.
@@ -180,6 +182,7 @@ class KafkaDeadLetters:
             self._hear(min(left, 0.1))
             if (self._waiting or self._suspects) and self._retry_at > time.monotonic():
                 time.sleep(min(max(0.0, deadline - time.monotonic()), 0.05))
+        self.waits_for = ""
         return True
 
     def take_refused(self) -> list[Refused]:
@@ -187,6 +190,7 @@ class KafkaDeadLetters:
         return refused
 
     def close(self) -> None:
+        self._in_flight.clear()
         self._producer.purge()
         with contextlib.suppress(KafkaException):  # that it has failed for good is nothing new
             self._producer.flush(0)

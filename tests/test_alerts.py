@@ -85,6 +85,10 @@ def gate_shut(metrics: TrainerMetrics) -> None:
     metrics.gate_open.set(0)
 
 
+def lease_not_renewed(metrics: TrainerMetrics) -> None:
+    Health("trainer", metrics.health_check).set("lease", "not renewed: Redis: away")
+
+
 def behind(metrics: TrainerMetrics) -> None:
     metrics.lag_seconds.set(100)
 
@@ -107,6 +111,10 @@ SITUATIONS: dict[str, tuple[Sequence[Process], dict[str, int]]] = {
     ),
     "the gate is shut, with a standby": ((leader(setting=gate_shut), standby(), scorer(1)), {"VersionsHeldBack": 1}),
     "the leader is behind, with a standby": ((leader(setting=behind), standby(), scorer(1)), {"TrainerBehind": 1}),
+    "the leader cannot renew its lease, with a standby": (
+        (leader(setting=lease_not_renewed), standby(), scorer(1)),
+        {"NeighbourAway": 1},
+    ),
     "nobody leads": ((standby(), scorer(1)), {"NoLeader": 1}),
 }
 

@@ -121,7 +121,7 @@ class RefusedLetters:
         while page := self._shelf.page(topic, PAGE, after):
             dead_letters.send([refused.letter for _, refused in page])
             if not dead_letters.flush(DELIVERY_S):
-                self._why = dead_letters.waits_for or "no broker answers"
+                self._why = dead_letters.waits_for or f"no answer within {DELIVERY_S:g} s"
                 return
             again = {refused.letter: refused.error for refused in dead_letters.take_refused()}
             delivered = [name for name, refused in page if refused.letter not in again]

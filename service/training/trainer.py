@@ -78,7 +78,7 @@ class Trainer:
         self._reverted = False  # learning has gone back to the reference since the last candidate
         self._dirty = False  # something has been learned or passed since the last version
         self._waits_since: float | None = None  # for the store; None: it does not
-        self._housekept = self._committed = -1e9
+        self._housekept = self._committed = self._submitted_at = -1e9
 
     def run(self) -> None:
         """Raises Fatal; on return, everything learned is published unless the store is away."""
@@ -199,10 +199,16 @@ class Trainer:
         self._submitted = None
 
     def _publish_if_due(self) -> None:
-        if (self._dirty or self._publisher.wants_snapshot) and self._publisher.ready() and self._refused.kept:
+        """A version of what was learned; or a snapshot that is wished for, though nothing was, but not too often:
+        where none can be made (of weights that are not numbers), the wish stays."""
+        wanted = self._dirty or (
+            self._publisher.wants_snapshot and self._clock() - self._submitted_at >= HOUSEKEEPING_EVERY_S
+        )
+        if wanted and self._publisher.ready() and self._refused.kept:
             self._submit()
 
     def _submit(self) -> None:
+        self._submitted_at = self._clock()
         self._hear_outcome()
         self._submitted = self._publisher.submit(
             Candidate(

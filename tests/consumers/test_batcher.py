@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -71,6 +72,32 @@ def test_concatenated_batches_are_the_stream(records: list[Record], max_events: 
         events, changes = events + len(accepted), changes + len(batch.catalogue)
     assert events == sum(isinstance(o, Interaction) for o in outcomes.values())
     assert changes == sum(isinstance(o, ItemChange) for o in outcomes.values())
+
+
+users = st.sampled_from(["u1", "u2", "é", "a\x00b"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(users, st.booleans())), st.integers(1, 7), st.lists(st.integers(0, 9)))
+def test_concatenated_batches_keep_the_order_of_each_key(
+    written: list[tuple[str, bool]], max_events: int, polls: list[int]
+) -> None:
+    """Producers give a key one partition; `ts` is here the order in which they wrote, and not every record fits."""
+    ends, records = [0, 0, 0], []
+    for n, (user, fits) in enumerate(written):
+        partition = crc32(user.encode()) % len(ends)
+        value = event_json(user_id=user, ts=n) if fits else b"junk"
+        records.append(event_record(value, user.encode(), partition, ends[partition]))
+        ends[partition] += 1
+    read: dict[str, list[int]] = {}
+    for batch in batches_of(records, max_events, polls):
+        for user, ts in zip(batch.user, batch.ts, strict=True):
+            read.setdefault(batch.users[user], []).append(int(ts))
+    sent: dict[str, list[int]] = {}
+    for n, (user, fits) in enumerate(written):
+        if fits:
+            sent.setdefault(user, []).append(n)
+    assert read == sent
 
 
 def _place(record: Record) -> tuple[str, int, int]:

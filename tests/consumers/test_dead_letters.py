@@ -164,6 +164,7 @@ def test_what_may_pass_by_itself_is_waited_for(code: int) -> None:
     assert not dead.flush(0.1)
     assert dead.waits_for == KafkaError(code).str()
     assert dead.flush(5)
+    assert dead.waits_for == ""
     assert dead.take_refused() == []
     assert [record["value"] for record in producer.delivered] == [b"a"]
 

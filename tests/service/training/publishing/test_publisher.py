@@ -25,6 +25,7 @@ from tests.service.training.streams import assert_same
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "RETRY_S", 0.01)
     monkeypatch.setattr(publisher, "ASK_EVERY_S", 0.01)
+    monkeypatch.setattr("service.training.trainer.HOUSEKEEPING_EVERY_S", 0.0)
 
 
 class Faulty(MemoryStore):
