@@ -107,7 +107,8 @@ class MicroBatcher:
 
     Laws: concatenated, the batches are the stream, each partition in its order; a partition's ranges follow one another
     without a gap, but for records that expired (`skip`); next offsets never go back. A batch of nothing but rejects
-    comes out too, because offsets must move. Within a batch partitions follow one another (see `assemble`).
+    comes out too, because offsets must move, and one of no record at all (`pass_over`). Within a batch partitions
+    follow one another (see `assemble`).
     """
 
     def __init__(
@@ -166,6 +167,18 @@ class MicroBatcher:
             open_.expired[partition] = open_.expired.get(partition, 0) + gap.end - gap.start
             open_.starts[partition] = self._positions[partition] = gap.end
         return cut
+
+    def pass_over(self, positions: Offsets) -> None:
+        """Reading stands at `positions`, and everything before them was added: what lies between a partition's last
+        record and there is not for readers (marks of transactions, records that were taken back or compacted away), and
+        belongs to the open batch. Without it, next offsets would never reach the end of a log of transactions."""
+        for partition, position in positions.items():
+            known = self._positions.get(partition)
+            if known is None and position == 0:
+                self._positions[partition] = 0
+            elif known is None or position > known:
+                self._opened().starts.setdefault(partition, position if known is None else known)
+                self._positions[partition] = position
 
     def wait_s(self) -> float | None:
         """Seconds until the open batch is due; None where none is open."""

@@ -97,6 +97,7 @@ class FeederLoop:
             self._dead_letters.send([dead_letter(reject) for reject in decoded.rejects])
             for batch in self._batcher.add(decoded):
                 self._hand_on(batch)
+        self._batcher.pass_over(self._source.positions())
         due = self._batcher.due()
         if due is not None:
             self._hand_on(due)

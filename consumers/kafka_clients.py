@@ -4,12 +4,14 @@ Their addresses come first, then what a client of this kind needs here, and the 
 (TLS, SASL) last.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from consumers.kafka_config import refusals
 from consumers.logs import librdkafka
 
 KafkaConfig = Mapping[str, str | int | float | bool]
@@ -38,6 +40,22 @@ def make_producer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfi
 def make_admin(bootstrap: str, extra: KafkaConfig | None = None) -> AdminClient:
     # Asked again and again by whoever watches: a connection that has fallen silent is given up soon (default 60 s).
     return AdminClient(_together(bootstrap, {"socket.timeout.ms": 4000}, extra), logger=librdkafka)
+
+
+def check_config(config: KafkaConfig) -> None:
+    """Whether clients can be made with `config` and keep what they promise. Connects to nothing.
+
+    Raises ValueError with one line: a key that may not be set, that librdkafka does not know, or a value it refuses.
+    """
+    if refused := refusals(config):
+        raise ValueError("; ".join(refused))
+    unheard = logging.Logger("unheard", logging.CRITICAL + 1)
+    settings: dict[str, Any] = {"log_level": 0, **config}
+    try:
+        Consumer({"group.id": "check", **settings}, logger=unheard).close()
+        Producer({"enable.idempotence": True, **settings}, logger=unheard)
+    except KafkaException as error:
+        raise ValueError(error.args[0].str().strip()) from None
 
 
 def _together(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None) -> dict[str, Any]:

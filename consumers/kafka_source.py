@@ -29,7 +29,7 @@ _SLICE_S = 0.1
 
 
 class KafkaSource:
-    """Reads Kafka through librdkafka; `extra` is passed to it as it is (TLS, SASL) and wins over what stands here."""
+    """Reads Kafka through librdkafka, with `extra` settings of it (TLS, SASL; see `kafka_config`)."""
 
     def __init__(
         self,

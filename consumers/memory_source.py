@@ -186,9 +186,10 @@ class MemorySource:
                 self._expired.append(OffsetRange(p.topic, p.partition, position, first))
                 position = first
             # A slice that starts behind the end is empty: beyond it the partition stands still.
-            fresh = self._log.records[p][position - first :][: max_records - len(taken)]
-            taken += [record for record in fresh if (p, record.offset) not in self._log.marks]
-            self._positions[p] = position + len(fresh)
+            while fresh := self._log.records[p][position - first :][: max_records - len(taken)]:
+                taken += [record for record in fresh if (p, record.offset) not in self._log.marks]
+                position += len(fresh)
+            self._positions[p] = position
             if self._positions[p] >= self._unread.get(p, 0):
                 self._unread.pop(p, None)
         return taken

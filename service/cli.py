@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from model_store.errors import ModelStoreError
-from service.process import WrongUsage
+from service.process import Unmendable, WrongUsage
 from service.settings_text import complaint
 
 COMMANDS = {
@@ -52,8 +52,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Raises SystemExit for wrong usage and after `--help`."""
+def main(arguments: Sequence[str] | None = None, *, unmendable: int = 1) -> int:
+    """Run one command and return its exit code. Raises SystemExit for wrong usage and after `--help`.
+
+    unmendable: the exit code where the same command would end so at each new start.
+    """
     repair_standard_streams()
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser, parsers = build_parser()
@@ -74,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValidationError, SettingsError) as error:
         return _complain(f"wrong settings: {complaint(error)}", 2)
+    except Unmendable as error:
+        return _complain(str(error), unmendable)
     except (OSError, RuntimeError, ModelStoreError) as error:
         return _complain(str(error), 1)
     except Exception as error:

@@ -84,7 +84,10 @@ class ConsumerMetrics(_Metrics):
             "events_expired_total", "records the broker had already deleted before they were read", "topic", "partition"
         )
         self.lag_events = self._gauge("consumer_lag_events", "records not yet taken in", "topic", "partition")
-        self.lag_seconds = self._level("consumer_lag_seconds", "age of the newest record taken in, 0 at the end")
+        self.lag_seconds = self._level(
+            "consumer_lag_seconds",
+            "how long ago there first was a record that is not yet taken in, by this process's clock; 0 at the end",
+        )
         self.model_version = self._level("model_version", "version in use (scorer) or published last (trainer)")
         self.model_age = self._level("model_age_seconds", "seconds since that version was made")
         self.health_check = self._gauge("health_check", "1 while a check of /health is ok, else 0", "check")
@@ -153,6 +156,13 @@ class ScorerMetrics(ConsumerMetrics):
             "events_unmeasured_total",
             "events that event_to_recommendation_seconds leaves out: too many waited, or their user or partition went",
             "stage",
+        )
+        self.event_times_implausible = self._counter(
+            "event_times_implausible_total",
+            "events that it leaves out because their Kafka timestamp is ahead of now by over a second (ahead), or over "
+            "half an hour old (old)",
+            "stage",
+            "time",
         )
         self.score_seconds = self._histogram("score_seconds", "top-k of one group of users")
         self.active_users = self._level("active_users", "users held in memory because they acted lately")

@@ -16,6 +16,13 @@ class Fatal(RuntimeError):
     """The process cannot go on; the message is the one line its user sees, and the exit code is 1."""
 
 
+class Unmendable(Fatal):
+    """It would end so at each new start, until somebody decides; the message says between what."""
+
+
+UNMENDABLE = 3  # the exit code for it towards a supervisor; a person's shell gets 1, as for all that fails
+
+
 class WrongUsage(ValueError):
     """What a command was given makes no sense; the message is one line, and the exit code is 2."""
 

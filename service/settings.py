@@ -138,6 +138,15 @@ class CommonSettings(BaseSettings):
         text = self.signing_key.get_secret_value()
         return tuple(key.strip().encode() for key in text.split(",")) if text else ()
 
+    @field_validator("kafka_config")
+    @classmethod
+    def _makes_clients(cls, config: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        if config:
+            from consumers.kafka_clients import check_config  # librdkafka is not needed by every command
+
+            check_config(config)
+        return config
+
     @field_validator("signing_key")
     @classmethod
     def _long_enough(cls, key: SecretStr) -> SecretStr:

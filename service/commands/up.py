@@ -18,7 +18,7 @@ from model_store.errors import StoreUnavailable
 from model_store.keys import Keys
 from service.local import CannotStartError
 from service.process import WrongUsage
-from service.settings import CommandSettings
+from service.settings import ScorerSettings, TrainerSettings
 from service.up.display import Display, Lines, Picture, introduction
 from service.up.ending import Ending, ending_by_signals
 from service.up.options import UpOptions
@@ -42,7 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = CommandSettings()
+    settings = TrainerSettings()  # what is wrong with a child's settings is said here, once
+    ScorerSettings()
     given = settings.model_fields_set  # what is not set is embedded
     try:
         options = UpOptions(
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             seconds=args.seconds,
             scorers=args.scorers,
             logs=args.logs,
+            fresh=settings.fresh,
             seed=args.seed,
             bootstrap=settings.kafka_bootstrap if "kafka_bootstrap" in given else None,
             redis_url=settings.redis_url if "redis_url" in given else None,

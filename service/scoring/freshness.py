@@ -1,14 +1,19 @@
 """How long events wait: until a list reflects them, and until a list is scored by weights that have learned from them.
 
-Pure: no I/O, the clock is passed in. In each of the two stages an event is either measured or counted as left out. What
-waits is bounded, however long there is no version to score with: by WAITING events a stage, PER_USER of them of one
-user, and UNLEARNED_PER_PARTITION events that no version has learned from.
+Pure: no I/O, the clock is passed in. In each of the two stages an event is measured, or counted as left out, or counted
+as one whose Kafka timestamp cannot be when it was written (a producer in seconds, a clock that is wrong, a copy of
+another cluster's records): one of those would make the sum of all worthless. What waits is bounded, however long there
+is no version to score with: by WAITING events a stage, PER_USER of them of one user, and UNLEARNED_PER_PARTITION events
+that no version has learned from.
 """
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 
 from consumers.records import Offsets, TopicPartition
+
+AHEAD_MS = 1000  # by so much the clocks of machines may differ; the event counts as just written
+OLD_MS = 30 * 60_000  # a clock that is an hour off is told from one that is right; so is a backlog, which the lag shows
 
 HISTORY = "history"  # until a list reflects the event as input
 LEARNED = "learned"  # until a list is scored by weights that have learned from it
@@ -24,9 +29,11 @@ class Freshness:
         self,
         observe: Callable[[str, float], None] = lambda stage, seconds: None,
         left_out: Callable[[str, int], None] = lambda stage, events: None,
+        implausible: Callable[[str, str], None] = lambda stage, time: None,
     ) -> None:
-        """`observe` takes how long an event has waited in a stage; `left_out` how many are not measured."""
-        self._observe, self._left_out = observe, left_out
+        """`observe` takes how long an event has waited in a stage; `left_out` how many are not measured; `implausible`
+        whether the Kafka timestamp of one is `ahead` of now or too `old`."""
+        self._observe, self._left_out, self._implausible = observe, left_out, implausible
         self._waiting: dict[str, dict[str, list[int]]] = {stage: {} for stage in STAGES}  # user -> Kafka's timestamps
         self._count = dict.fromkeys(STAGES, 0)  # of events in `_waiting`
         # events that no version has learned from: (offset, user, Kafka's timestamp in epoch milliseconds)
@@ -65,7 +72,13 @@ class Freshness:
         """The user's list is in Redis since `now_ms`: it reflects all their events, by the weights last told of."""
         for stage in STAGES:
             for kafka_ms in self._taken(stage, user_id):
-                self._observe(stage, max(0, now_ms - kafka_ms) / 1000)
+                age_ms = now_ms - kafka_ms
+                if age_ms < -AHEAD_MS:
+                    self._implausible(stage, "ahead")
+                elif age_ms > OLD_MS:
+                    self._implausible(stage, "old")
+                else:
+                    self._observe(stage, max(0, age_ms) / 1000)
 
     def forget(self, user_id: str) -> None:
         for stage in STAGES:

@@ -48,13 +48,7 @@ def run_scorer(settings: ScorerSettings) -> int:
     reloader = Reloader(store, poll_s=settings.reload_poll_ms / 1000, device="cpu", metrics=metrics, health=health)
     reloader.start()
     try:
-        identity = wait_for(
-            "kafka",
-            lambda: _kafka_to_read(settings, store),
-            (KafkaException, StoreUnavailable, OtherKafka),
-            health,
-            stop,
-        )
+        identity = _kafka_to_read(settings, store, health, stop)
         if identity is not None:
             with IdentityWatch(settings.kafka_bootstrap, identity, extra=settings.kafka_config) as watch:
                 live_history = wait_for("redis", lambda: _live_history(store), (StoreUnavailable,), health, stop)
@@ -65,22 +59,34 @@ def run_scorer(settings: ScorerSettings) -> int:
     return 0
 
 
-def _kafka_to_read(settings: ScorerSettings, store: ModelStore) -> KafkaIdentity:
-    """Raises KafkaException, StoreUnavailable, OtherKafka."""
-    here = prepare_topics(
-        settings.kafka_bootstrap, settings.events_topic, settings.items_topic, extra=settings.kafka_config
-    )
+def _kafka_to_read(
+    settings: ScorerSettings, store: ModelStore, health: Health, stop: threading.Event
+) -> KafkaIdentity | None:
+    """This Kafka, once the newest version has learned from it; None when stopped. /health names who is waited for."""
+
+    def ask() -> KafkaIdentity:
+        learned = wait_for("redis", lambda: _learned_from(store), StoreUnavailable, health, stop)
+        here = prepare_topics(
+            settings.kafka_bootstrap, settings.events_topic, settings.items_topic, extra=settings.kafka_config
+        )
+        if learned is not None and (why := learned.difference(here)) is not None:
+            raise OtherKafka(f"{why}; waiting until the trainer has begun anew (`tidemill trainer --fresh`)")
+        return here
+
+    identity = wait_for("kafka", ask, (KafkaException, OtherKafka), health, stop)
+    return None if stop.is_set() else identity
+
+
+def _learned_from(store: ModelStore) -> KafkaIdentity | None:
+    """The Kafka of the newest version, where there is one that can be read. Raises StoreUnavailable."""
     newest = store.newest()
     if newest is None:
-        return here
+        return None
     try:
         learned = store.head(newest).kafka
     except (Damaged, NoSuchVersion):
-        return here  # the trainer mends it, and looks at the version it goes on from
-    why = KafkaIdentity(learned.cluster_id, learned.topics).difference(here)
-    if why is not None:
-        raise OtherKafka(f"{why}; waiting until the trainer has begun anew (`tidemill trainer --fresh`)")
-    return here
+        return None  # the trainer mends it, and looks at the version it goes on from
+    return KafkaIdentity(learned.cluster_id, learned.topics)
 
 
 def _live_history(store: ModelStore) -> HistoryConfig | None:

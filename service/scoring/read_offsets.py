@@ -6,7 +6,7 @@ An offset has three stations: `read`, once its record is in a history; `stored`,
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from consumers.records import Record, TopicPartition
 
@@ -18,7 +18,6 @@ class ReadOffsets:
 
     def __init__(self, commit_after_s: float = COMMIT_AFTER_S) -> None:
         self.next: dict[TopicPartition, int] = {}  # the offset to read next, of partitions read from
-        self.newest_ms = 0  # Kafka timestamp of the newest record read, epoch milliseconds
         self._commit_after_s = commit_after_s
         self._assigned: set[TopicPartition] = set()
         self._stored: deque[tuple[float, dict[TopicPartition, int]]] = deque()  # when, and `next` then; latest last
@@ -43,7 +42,6 @@ class ReadOffsets:
             where = TopicPartition(record.topic, record.partition)
             if where in self._assigned:
                 self.next[where] = record.offset + 1
-            self.newest_ms = max(self.newest_ms, record.timestamp_ms)
 
     def stored(self, now: float) -> None:
         """Everything read is in Redis at `now` (seconds)."""
@@ -55,13 +53,6 @@ class ReadOffsets:
         while self._stored and self._stored[0][0] <= now - self._commit_after_s:
             old = self._stored.popleft()[1]
         return old
-
-    def behind(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Records not read yet, by partition; none where nothing has been read, since nobody knows how many there are.
-
-        `ends`: the offset of the next record to be appended.
-        """
-        return {where: max(0, end - self.next.get(where, end)) for where, end in ends.items()}
 
     def begin_anew(self) -> None:
         """The partitions are other ones by the same names: of those nothing has been read, which may be committed."""

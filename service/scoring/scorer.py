@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from consumers.lag import Lag
 from consumers.records import Record, TopicPartition
 from consumers.source import EventSource, SourceStatus
 from model_store.errors import StoreUnavailable
@@ -67,6 +68,7 @@ class Scorer:
         freshness = Freshness(
             lambda stage, seconds: metrics.freshness.labels(stage).observe(seconds),
             lambda stage, events: metrics.events_unmeasured.labels(stage).inc(events),
+            lambda stage, time: metrics.event_times_implausible.labels(stage, time).inc(),
         )
         self._active = ActiveUsers(settings.max_active_users, freshness)
         rule = LiveRule(
@@ -78,6 +80,8 @@ class Scorer:
         self._writer = ListWriter(
             self._active, reloader, blocked, lists, settings, metrics=metrics, health=health, clock=clock
         )
+        self._lag = Lag(clock)
+        self._lag_shown: set[TopicPartition] = set()
         self._committed_at = self._housekept_at = -math.inf
 
     def run(self) -> None:
@@ -219,16 +223,30 @@ class Scorer:
     def _tell(self) -> None:
         """Metrics and health: how far behind Kafka, how many users, how old the model."""
         metrics = self._metrics
-        self._tell_kafka(self._source.status)
-        behind = self._offsets.behind(self._source.end_offsets())
-        for where, lag in behind.items():
-            metrics.lag_events.labels(where.topic, str(where.partition)).set(lag)
-        known = self._offsets.newest_ms and any(behind.values())
-        metrics.lag_seconds.set(time.time() - self._offsets.newest_ms / 1000 if known else 0.0)
+        self._tell_kafka(self._source.status, self._blocked.status)
+        self._tell_lag()
         metrics.active_users.set(len(self._active))
         metrics.lists_due.set(self._active.due)
         if (served := self._reloader.served) is not None:
             metrics.model_age.set(max(0.0, time.time() - served.manifest.created))
 
-    def _tell_kafka(self, status: SourceStatus) -> None:
-        self._health.set("kafka", OK if status.healthy else status.message)
+    def _tell_lag(self) -> None:
+        """Of the partitions that are read here; what is shown of others is taken back."""
+        positions = self._source.positions()
+        self._lag.ends(self._source.end_offsets())
+        self._lag.keep(self._offsets.assigned)
+        behind, gauge = self._lag.of_partitions(positions), self._metrics.lag_events
+        for topic, partition in self._lag_shown - behind.keys():
+            gauge.remove(topic, str(partition))
+        for (topic, partition), records in behind.items():
+            gauge.labels(topic, str(partition)).set(records)
+        self._lag_shown = set(behind)
+        self._metrics.lag_seconds.set(self._lag.seconds(positions))
+
+    def _tell_kafka(self, *statuses: SourceStatus) -> None:
+        """Of every source: one that reads says nothing of another that does not."""
+        wrong = [status.message for status in statuses if not status.healthy]
+        self._health.set("kafka", "; ".join(wrong) or OK)
+        notes = [status.message for status in statuses if status.healthy and status.message]
+        assigned = ", ".join(f"{p.topic}[{p.partition}]" for p in self._offsets.assigned)
+        self._health.fact("reading", "; ".join(notes) or assigned)

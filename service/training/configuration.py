@@ -17,7 +17,7 @@ import torch
 from model_store.version import Head
 from service.model.config import HistoryConfig, Limits, ModelConfig
 from service.model.registry import NEW_MODEL, UnknownConfig, parse
-from service.process import Fatal
+from service.process import Unmendable
 from service.settings import TrainerSettings
 
 
@@ -55,11 +55,11 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
 
 
 def config_of(manifest: Head) -> ModelConfig:
-    """What a version is made of, also one of an earlier release. Raises: Fatal for a later one's."""
+    """What a version is made of, also one of an earlier release. Raises: Unmendable for a later one's."""
     try:
         return parse(manifest.config)
     except UnknownConfig as error:
-        raise Fatal(f"version {manifest.version} was made by another release than this one: {error}") from None
+        raise Unmendable(f"version {manifest.version} was made by another release than this one: {error}") from None
 
 
 def config_digest(config: ModelConfig) -> str:

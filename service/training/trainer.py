@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from consumers.feeder_process import Feeder
+from consumers.lag import Lag
 from consumers.letters import Refused
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import FeederStatus
@@ -18,7 +19,6 @@ from service.metrics import TrainerMetrics
 from service.process import Fatal
 from service.training.evaluation.measures import PairedSums
 from service.training.feed import Feed
-from service.training.lag import Lag
 from service.training.learner import Learner, LearnResult
 from service.training.progress import Progress
 from service.training.publishing.candidate import Candidate, Outcome
@@ -68,7 +68,7 @@ class Trainer:
         self._event_types, self._events_topic = tuple(event_types), events_topic
         self._batch_events, self._replay = batch_events, replay
         self._metrics, self._health, self._stop = metrics, health, stop
-        self._lag = Lag(progress.trained_through)
+        self._lag = Lag(clock)
         self._skipped_in_a_row = 0
         self._limits_told: set[str] = set()
         self._good_version = publisher.published_version  # before the last batch that was learned
@@ -151,7 +151,7 @@ class Trainer:
 
     def _affordable_replay(self) -> int:
         """None when more than two full batches wait: fresh events come first. The manifest records what was used."""
-        return self._replay if self._lag.events() <= 2 * self._batch_events else 0
+        return self._replay if self._lag.events(self._progress.trained_through) <= 2 * self._batch_events else 0
 
     def _after_skipped(self) -> int | None:
         """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them.
@@ -262,15 +262,15 @@ class Trainer:
             self._metrics.model_age.set(max(0.0, time.time() - made))
 
     def _show_lag(self, feed: Feed) -> None:
-        for (topic, partition), behind in self._lag.of_partitions().items():
+        done = self._progress.trained_through
+        for (topic, partition), behind in self._lag.of_partitions(done).items():
             self._metrics.lag_events.labels(topic, str(partition)).set(behind)
         waited_s = 0.0 if self._waits_since is None else self._clock() - self._waits_since
-        self._metrics.lag_seconds.set(self._lag.seconds(time.time(), max(feed.silent_s, waited_s)))
+        self._metrics.lag_seconds.set(self._lag.seconds(done, max(feed.silent_s, waited_s)))
 
     def _count(self, batch: MicroBatch, result: LearnResult, replay: int) -> None:
         m = self._metrics
         if len(batch):
-            self._lag.took(int(batch.kafka_ts.max()))
             for number, name in enumerate(self._event_types):
                 if of_type := int((batch.type == number).sum()):
                     m.events_consumed.labels(name).inc(of_type)

@@ -11,7 +11,7 @@ from model_store.keys import Keys
 
 
 def _command(name: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "service.cli", name)
+    return (sys.executable, "-m", "service.supervised", name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class UpOptions:
     rules: DecodeRules = field(default_factory=DecodeRules)  # what fits; with the topic of the items
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # further librdkafka settings
     keys: Keys = field(default_factory=Keys)
+    fresh: bool = False  # the trainer begins anew
     seed: int = 0  # of the simulated shop
     logs: Path | None = None  # keep each process's log in this folder
     trainer_command: tuple[str, ...] = field(default_factory=lambda: _command("trainer"))

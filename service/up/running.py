@@ -10,7 +10,7 @@ from consumers.event_file import FileError
 from consumers.producer import KafkaPublisher
 from model_store.keys import Keys
 from model_store.redis_connection import RedisConnection, connect
-from service.local import start_kafka, start_redis
+from service.local import CannotStartError, start_kafka, start_redis
 from service.up.back_pressure import EMBEDDED_BYTES
 from service.up.observe import Observer
 from service.up.options import UpOptions
@@ -68,6 +68,8 @@ def running(options: UpOptions, tell: Callable[[str], None], hurry: Callable[[],
         connection = connect(redis.address, timeout=2.0, retries=0)
         stack.callback(connection.close)
         first_version = live_version(connection, options.keys)
+        if kafka.embedded and first_version is not None and not options.fresh:
+            raise CannotStartError(_of_another_kafka(first_version))
 
         supervisor = Supervisor(services(options), environment(options, kafka, redis), tell, logs=options.logs)
         trainer, *scorers = supervisor.services
@@ -114,6 +116,14 @@ def live_version(redis: RedisConnection, keys: Keys) -> int | None:
     """The number at the live pointer; None where there is none, or something else. Raises StoreUnavailable."""
     answer = redis.call("GET", keys.live)
     return int(answer) if answer is not None and bytes(answer).isdigit() else None
+
+
+def _of_another_kafka(version: int) -> str:
+    return (
+        f"this Redis holds version {version}, whose offsets mean nothing to an embedded Kafka, which is always a new "
+        "one: TIDEMILL_FRESH=1 begins anew, another TIDEMILL_MODEL_NAME leaves that model as it is, and "
+        "TIDEMILL_KAFKA_BOOTSTRAP names the Kafka that it learned from"
+    )
 
 
 def _make_log_folder(options: UpOptions) -> None:

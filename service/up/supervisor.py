@@ -8,12 +8,14 @@ from pathlib import Path
 
 from service.leash import Child, describe, end_together
 from service.local import free_port
+from service.process import UNMENDABLE
 
 QUICK_SECONDS = 20.0  # a process that dies sooner after its start counts as one that cannot run
 QUICK_DEATHS = 5  # in a row, and we give up
 _FIRST_PAUSE = 0.5  # seconds before a restart; doubles with each quick death
 _LONGEST_PAUSE = 10.0
-_WRONG_USAGE = 2  # this exit status does not get better by trying again
+# exit statuses that do not get better by trying again
+_USELESS = {2: "wrong usage", UNMENDABLE: "no new start would mend that"}
 _TAIL_LINES = 12
 
 
@@ -108,7 +110,7 @@ class Supervisor:
         lived = self.uptime(service)
         service.quick_deaths = service.quick_deaths + 1 if lived < QUICK_SECONDS else 0
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, service.quick_deaths - 1))
-        hopeless = status == _WRONG_USAGE or service.quick_deaths >= QUICK_DEATHS
+        hopeless = status in _USELESS or service.quick_deaths >= QUICK_DEATHS
         tail = child.tail(_TAIL_LINES)
         child.close()  # ends also what it left behind
         service.child = None
@@ -118,7 +120,7 @@ class Supervisor:
         for line in tail:
             self._tell(f"    {line}")
         if hopeless:
-            why = "wrong usage" if status == _WRONG_USAGE else f"it died {service.quick_deaths} times in a row"
+            why = _USELESS.get(status, f"it died {service.quick_deaths} times in a row")
             raise GaveUpError(f"{service.name} cannot be kept running: {why}")
         service.restart_at = self._clock() + pause
 

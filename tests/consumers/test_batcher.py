@@ -228,3 +228,30 @@ def test_batches_carry_the_ends_last_heard_of() -> None:
     cutter.note_ends({TopicPartition("events", 0): 9})
     (batch,) = cutter.add(decode([event_record(event_json())], RULES, NOW_MS))
     assert batch.end_offsets == {TopicPartition("events", 0): 9}
+
+
+def test_what_no_reader_gets_belongs_to_the_batch_before_it_or_is_one_of_its_own() -> None:
+    clock = Clock()
+    cut = batcher(clock=clock)
+    first, second = TopicPartition("events", 0), TopicPartition("events", 1)
+    cut.start_at({first: 3})
+    cut.pass_over({first: 3, second: 0})
+    assert cut.wait_s() is None
+    cut.add(decode([event_record(event_json(), offset=3)], RULES, NOW_MS))
+    cut.pass_over({first: 5, second: 0})  # the mark of a transaction at 4
+    batch = cut.flush()
+    assert batch is not None
+    assert (batch.ranges, batch.records) == ((OffsetRange("events", 0, 3, 5),), 1)
+    cut.pass_over({first: 5, second: 0})
+    assert cut.wait_s() is None
+    cut.pass_over({first: 7, second: 4})  # transactions that were taken back
+    clock.now += 0.05
+    batch = cut.due()
+    assert batch is not None
+    assert (batch.ranges, len(batch), batch.records) == (
+        (OffsetRange("events", 0, 5, 7), OffsetRange("events", 1, 0, 4)),
+        0,
+        0,
+    )
+    cut.pass_over({first: 6, second: 2})  # heard late
+    assert cut.flush() is None

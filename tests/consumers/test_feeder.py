@@ -157,6 +157,22 @@ def test_reading_goes_on_at_the_start_offsets_and_counts_what_expired() -> None:
     assert sum(len(b) for b in world.sent.batches) == 4
 
 
+def test_offsets_reach_the_end_of_a_log_of_transactions() -> None:
+    world = World()
+    loop = world.loop()
+    loop.step()
+    for number in range(2):
+        world.log.append("events", event_json(event_id=str(number)), b"u1", partition=0)
+        world.log.mark("events", 0)
+    world.log.mark("events", 1)
+    loop.step()
+    world.clock.now += 0.05
+    loop.step()
+    (batch,) = world.sent.batches
+    assert batch.ranges == (OffsetRange("events", 0, 0, 4), OffsetRange("events", 1, 0, 1))
+    assert (len(batch), batch.records) == (2, 2)
+
+
 def test_a_config_travels_as_json() -> None:
     config = FeederConfig(
         "a:1,b:2",

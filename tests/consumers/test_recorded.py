@@ -13,7 +13,7 @@ from consumers.memory_source import MemoryLog, MemorySource
 from consumers.micro_batch import MicroBatch
 from consumers.pipe import encode
 from consumers.recorded import MOST_HELD, EventsGone, NoAnswer, RecordedStream
-from consumers.records import OffsetRange, Offsets, Record, TopicPartition
+from consumers.records import OffsetRange, Offsets, Record, TopicPartition, next_offsets
 from tests import brokers
 from tests.consumers.samples import NOW_MS, event_json, item_json, streams
 
@@ -21,14 +21,17 @@ RULES = DecodeRules()
 HOUR_MS = 3_600_000
 
 
-def log_of(records: list[Record]) -> MemoryLog:
+def log_of(records: list[Record], marks: frozenset[int] = frozenset()) -> MemoryLog:
+    """`marks`: after which of the records a transaction ends."""
     log = MemoryLog()
     for topic in ("events", "items"):
         log.create(topic, 2)
-    for record in records:
+    for number, record in enumerate(records):
         while log.end(TopicPartition(record.topic, record.partition)) < record.offset:  # a gap: something not kept
             log.append(record.topic, b"gap", partition=record.partition)
         log.append(record.topic, record.value, record.key, record.partition, record.timestamp_ms)
+        if number in marks:
+            log.mark(record.topic, record.partition)
     return log
 
 
@@ -41,6 +44,7 @@ def first_reading(log: MemoryLog, max_events: int, polls: list[int], now_ms: int
     sizes = iter([size for size in polls if size])
     while records := source.poll(next(sizes, 50), 0):
         batches += batcher.add(decode(records, RULES, now_ms))
+        batcher.pass_over(source.positions())
     last = batcher.flush()
     return batches + ([last] if last is not None else [])
 
@@ -64,12 +68,27 @@ def content(batch: MicroBatch) -> bytes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(streams(), st.integers(1, 7), st.lists(st.integers(0, 9)), st.integers(0, 20), st.integers(0, 30))
+@given(
+    streams(),
+    st.integers(1, 7),
+    st.lists(st.integers(0, 9)),
+    st.integers(0, 20),
+    st.integers(0, 30),
+    st.frozensets(st.integers(0, 30)),
+)
 def test_batches_are_read_again_bit_for_bit(
-    records: list[Record], max_events: int, polls: list[int], from_batch: int, most_held: int
+    records: list[Record],
+    max_events: int,
+    polls: list[int],
+    from_batch: int,
+    most_held: int,
+    marks: frozenset[int],
 ) -> None:
-    log = log_of(records)
-    batches = first_reading(log, max_events, polls)[from_batch:]
+    log = log_of(records, marks)
+    batches = first_reading(log, max_events, polls)
+    reached = next_offsets(r for batch in batches for r in batch.ranges)
+    assert reached == {p: log.end(p) for p in log.records if log.end(p)}
+    batches = batches[from_batch:]
     again = read_again(log, batches, most_held=most_held)
     assert [content(batch) for batch in again] == [content(batch) for batch in batches]
 

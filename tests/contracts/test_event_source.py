@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
@@ -29,6 +30,8 @@ class Stage(Protocol):
 
     def write(self, values: list[bytes | None], partition: int = 0, key: bytes | None = None) -> None: ...
 
+    def transact(self, commit: bool, values: list[bytes | None], partition: int = 0) -> None: ...
+
     def source(self, group: str = "readers") -> EventSource: ...
 
     def expire(self, before: int, partition: int = 0) -> None: ...
@@ -48,6 +51,14 @@ class MemoryStage:
     def write(self, values: list[bytes | None], partition: int = 0, key: bytes | None = None) -> None:
         for value in values:
             self._log.append(self.topic, value, key, partition, headers=(("h", b"1"), ("h", None)))
+
+    def transact(self, commit: bool, values: list[bytes | None], partition: int = 0) -> None:
+        if commit:
+            self.write(values, partition)
+        else:
+            for _ in values:
+                self._log.mark(self.topic, partition)
+        self._log.mark(self.topic, partition)
 
     def source(self, group: str = "readers") -> EventSource:
         return MemorySource(self._log, group)
@@ -74,6 +85,17 @@ class KafkaStage:
             headers: list[tuple[str, str | bytes | None]] = [("h", b"1"), ("h", None)]
             brokers.produce(self._bootstrap, self.topic, value, key=key, partition=partition, headers=headers)
         brokers.flush(self._bootstrap)
+
+    def transact(self, commit: bool, values: list[bytes | None], partition: int = 0) -> None:
+        if not self._real:
+            pytest.skip("the mock cluster writes no marks of transactions")
+        producer = Producer({"bootstrap.servers": self._bootstrap, "transactional.id": self.topic, "log_level": 0})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(self.topic, value, partition=partition)
+        producer.flush(30)  # an abort drops what has not been sent
+        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
 
     def source(self, group: str = "readers") -> EventSource:
         source = KafkaSource(self._bootstrap, f"{group}-{self.topic}", refresh_s=0.2)
@@ -291,6 +313,38 @@ def test_an_offset_beyond_the_end_stands_still_and_says_so(stage: Stage) -> None
     assert until(source, lambda _: not source.status.healthy and "beyond the end" in source.status.message) == []
     assert source.poll(10, 0.3) == []
     assert "100" in source.status.message
+
+
+def test_reading_stands_at_the_next_offset_and_nothing_is_known_of_what_is_not_read(stage: Stage) -> None:
+    stage.write(numbered(10), partition=1)
+    source = stage.source()
+    assert source.positions() == {}
+    source.assign({stage.topic: {0: 0, 1: 4}})
+    position = 4
+    while position < 10:
+        for record in source.poll(2, PATIENCE_S):
+            position = record.offset + 1
+        assert source.positions()[TopicPartition(stage.topic, 1)] == position
+    until(source, lambda _: len(source.positions()) == 4)
+    assert source.positions() == {TopicPartition(stage.topic, p): 10 if p == 1 else 0 for p in range(4)}
+    source.seek({TopicPartition(stage.topic, 1): 7})
+    assert source.positions()[TopicPartition(stage.topic, 1)] == 7
+
+
+@pytest.mark.parametrize("commits", [[True], [False], [True, False, True], [False, False]])
+def test_at_the_end_reading_stands_behind_what_no_reader_gets(stage: Stage, commits: list[bool]) -> None:
+    for commit in commits:
+        stage.transact(commit, numbered(3))
+    end = 4 * len(commits)
+    source = stage.source()
+    source.assign({stage.topic: {}})
+    where = TopicPartition(stage.topic, 0)
+    records = until(source, lambda _: source.positions().get(where) == source.end_offsets().get(where) == end)
+    assert len(records) == 3 * sum(commits)
+    assert source.status.healthy
+    stage.transact(True, [b"more"])
+    assert [r.offset for r in read(source, 1)] == [end]
+    until(source, lambda _: source.positions().get(where) == source.end_offsets().get(where) == end + 2)
 
 
 def test_ends_are_heard_of_also_when_nothing_is_polled(stage: Stage) -> None:

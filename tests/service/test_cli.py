@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from service import cli
 from service.cli import COMMANDS, main
-from service.process import Fatal
+from service.process import UNMENDABLE, Fatal, Unmendable
 from tests.redis_server import RedisServer
 from tests.service.processes import ROOT
 
@@ -192,6 +192,16 @@ def test_whatever_else_goes_wrong_is_one_line(
     assert last == said or (said is None and last.startswith("tidemill: UnicodeEncodeError: "))
     assert ("Traceback (most recent call last):" in before) == debug
     assert debug or not before
+
+
+def test_what_no_new_start_mends_is_told_to_a_supervisor_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Failing(Unmendable("either, or"))
+    monkeypatch.setattr(cli, "load", lambda name: command)
+    assert (main(["promote"]), main(["promote"], unmendable=UNMENDABLE)) == (1, UNMENDABLE)
+    assert capsys.readouterr().err == "tidemill: either, or\n" * 2
+    assert UNMENDABLE not in (0, 1, 2)
 
 
 def run_as_program(*arguments: str, redirections: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -65,7 +65,7 @@ def test_the_defaults_of_the_contract() -> None:
 def test_variables_are_taken_with_their_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "TIDEMILL_KAFKA_BOOTSTRAP": "k1:9092,k2:9092",
-        "TIDEMILL_KAFKA_CONFIG": '{"security.protocol": "SASL_SSL", "socket.keepalive.enable": true, "linger.ms": 5}',
+        "TIDEMILL_KAFKA_CONFIG": '{"security.protocol": "SSL", "socket.keepalive.enable": true, "linger.ms": 5}',
         "TIDEMILL_REDIS_URL": "rediss://r:6380/2",
         "TIDEMILL_EVENT_WEIGHTS": '{"watch": 1.5, "skip": 0}',
         "TIDEMILL_TOP_K": "10",
@@ -77,7 +77,7 @@ def test_variables_are_taken_with_their_prefix(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     settings = ScorerSettings()
     assert settings.kafka_bootstrap == "k1:9092,k2:9092"
-    assert settings.kafka_config["security.protocol"] == "SASL_SSL"
+    assert settings.kafka_config["security.protocol"] == "SSL"
     assert settings.kafka_config["socket.keepalive.enable"] is True
     assert settings.kafka_config["linger.ms"] == 5
     assert settings.redis_url == "rediss://r:6380/2"

@@ -16,7 +16,7 @@ from model_store.weights import State
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.model.formats import upgraded_state
-from service.process import Fatal
+from service.process import Unmendable
 from service.training.configuration import compute_as, config_of, continued, differences
 from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
@@ -50,14 +50,14 @@ def begin(
 ) -> Beginning:
     """From the newest checkpoint, and then what was published since, learned again in its order.
 
-    Raises: Fatal when the stored model cannot be continued soundly; StoreUnavailable when Redis does not answer, and
-    NoAnswer when Kafka does not.
+    Raises: Unmendable when the stored model cannot be continued soundly; StoreUnavailable when Redis does not answer,
+    and NoAnswer when Kafka does not.
     """
     newest = store.newest() or 0
     found = None if fresh else newest_checkpoint(store)
     if found is None:
         if newest and not fresh:
-            raise Fatal(_nothing_to_continue(store, newest))
+            raise Unmendable(_nothing_to_continue(store, newest))
         return Beginning(Learner(config, device), Progress(), Standing(newest=newest), origin)
     for version, problem in found.skipped:
         log.error("version %d is damaged and passed over: %s", version, problem)
@@ -170,11 +170,11 @@ def _reference(store: ModelStore) -> tuple[int, State] | None:
 
 
 def _continued(manifest: Head, wanted: ModelConfig) -> ModelConfig:
-    """Raises: Fatal where the settings ask for another model."""
+    """Raises: Unmendable where the settings ask for another model."""
     try:
         return continued(config_of(manifest), wanted)
     except ValueError as error:
-        raise Fatal(
+        raise Unmendable(
             f"version {manifest.version} was made with other settings ({error}); put them back, or {ANEW}"
         ) from None
 
@@ -200,4 +200,4 @@ def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
     """Offsets mean nothing in another cluster or in a topic that was made anew."""
     why = KafkaIdentity(then.cluster_id, then.topics).difference(KafkaIdentity(now.cluster_id, now.topics))
     if why is not None:
-        raise Fatal(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")
+        raise Unmendable(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")

@@ -18,7 +18,7 @@ from model_store.redis_connection import RedisConnection, connect
 from service.commands.up import run_up
 from service.local import embedded_kafka, embedded_redis, free_port
 from service.up.options import UpOptions
-from tests.service.processes import all_gone, answers, group_of, is_running, python, until
+from tests.service.processes import ROOT, all_gone, answers, group_of, is_running, python, until
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
 
@@ -181,7 +181,7 @@ def test_a_file_is_replayed_and_its_bad_lines_are_told(up: list[Running], tmp_pa
     assert "published 300 events, 1 not (e.jsonl, 200 events/s)" in running.text
     assert "100% of the file" in running.text
     assert "u1: click A lamp, click A lamp, click A lamp => A lamp" in running.text
-    assert running.errors[0].startswith("e.jsonl, line 301: not JSON")
+    assert "e.jsonl, line 301: not_json: " in running.errors[0]
 
 
 @pytest.mark.slow
@@ -225,7 +225,7 @@ def test_it_ends_cleanly_with_one_of_them_dead(up: list[Running], tmp_path: Path
 
 @pytest.mark.slow
 def test_it_gives_up_on_what_cannot_run(up: list[Running], tmp_path: Path) -> None:
-    running = start(up, tmp_path, program(scorer="--status 3"))
+    running = start(up, tmp_path, program(scorer="--status 1"))
     running.until_children(2)
     processes = running.everything()
     assert running.wait(60) == 1
@@ -339,3 +339,16 @@ def test_logs_can_be_kept(up: list[Running], tmp_path: Path) -> None:
     running.until_children(2)
     assert running.end() == 0
     assert (tmp_path / "logs" / "trainer.log").read_text() == "trainer is running\n"
+
+
+@pytest.mark.parametrize("redirections", ["<&- >&-", "<&- >&- 2>&-"])
+def test_it_starts_with_its_standard_streams_closed(redirections: str) -> None:
+    code = f"from service.cli import repair_standard_streams\nrepair_standard_streams()\n{program(seconds=0.5)}"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -10,6 +10,7 @@ from service.scoring import freshness as module
 from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.freshness import HISTORY, LEARNED, STAGES, Freshness
 from service.scoring.user_history import UserHistory
+from tests.consumers.samples import NOW_MS
 from tests.service.scoring.test_active_users import taken
 
 HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
@@ -51,6 +52,33 @@ def test_events_are_measured_once_a_stage_when_their_users_list_is_written() -> 
     fresh.written("a", 2999)  # two machines' clocks differ
     assert seen.waited[4:] == [(LEARNED, 0.0)]
     assert (fresh.held, seen.left_out) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("kafka_ms", "waited", "implausible"),
+    [
+        (NOW_MS - 250, 0.25, None),
+        (NOW_MS, 0.0, None),
+        (NOW_MS + 900, 0.0, None),  # two machines' clocks differ
+        (NOW_MS + 3_600_000, None, "ahead"),  # an hour off
+        (NOW_MS * 1000, None, "ahead"),  # microseconds
+        (NOW_MS - 1_700_000, 1700.0, None),  # a backlog
+        (NOW_MS - 3_600_000, None, "old"),
+        (NOW_MS // 1000, None, "old"),  # seconds
+        (NOW_MS - 365 * 86_400_000, None, "old"),  # of another cluster
+        (-1, None, "old"),  # none
+    ],
+)
+def test_times_that_cannot_be_are_counted_apart(kafka_ms: int, waited: float | None, implausible: str | None) -> None:
+    measured: list[tuple[str, float]] = []
+    apart: list[tuple[str, str]] = []
+    fresh = Freshness(lambda *seen: measured.append(seen), implausible=lambda *seen: apart.append(seen))
+    fresh.acted("a", HERE, 5, kafka_ms)
+    fresh.written("a", NOW_MS)
+    fresh.learned(from_topics({"events": {"0": 6}}), ["a"])
+    fresh.written("a", NOW_MS)
+    assert measured == ([] if waited is None else [(HISTORY, waited), (LEARNED, waited)])
+    assert apart == ([] if implausible is None else [(HISTORY, implausible), (LEARNED, implausible)])
 
 
 def test_whoever_goes_is_left_out() -> None:

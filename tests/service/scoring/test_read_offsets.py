@@ -21,9 +21,9 @@ def offsets() -> ReadOffsets:
 
 def test_the_next_offset_follows_the_last_record(offsets: ReadOffsets) -> None:
     assert offsets.assigned == [HERE, THERE]
-    assert (offsets.next, offsets.newest_ms) == ({}, 0)
-    offsets.read([record(HERE, 3, 20), record(THERE, 0, 30), record(HERE, 7, 10)])
-    assert (offsets.next, offsets.newest_ms) == ({HERE: 8, THERE: 1}, 30)
+    assert offsets.next == {}
+    offsets.read([record(HERE, 3), record(THERE, 0), record(HERE, 7)])
+    assert offsets.next == {HERE: 8, THERE: 1}
 
 
 def test_only_what_was_stored_for_so_long_may_be_committed_and_once(offsets: ReadOffsets) -> None:
@@ -59,12 +59,6 @@ def test_a_lost_partition_is_never_committed_again_nor_after_it_came_back(offset
     offsets.read([record(HERE, 9)])
     offsets.stored(7.0)
     assert offsets.committable(12.0) == {HERE: 10, THERE: 4}
-
-
-def test_how_far_behind(offsets: ReadOffsets) -> None:
-    offsets.read([record(HERE, 3)])
-    assert offsets.behind({HERE: 10, THERE: 10}) == {HERE: 6, THERE: 0}
-    assert offsets.behind({HERE: 2}) == {HERE: 0}  # the end was heard of before
 
 
 def test_of_partitions_made_anew_nothing_has_been_read_and_that_may_be_committed_at_once(offsets: ReadOffsets) -> None:

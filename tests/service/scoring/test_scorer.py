@@ -11,6 +11,7 @@ import pytest
 from consumers.memory_source import MemorySource
 from consumers.records import TopicPartition
 from consumers.source import SourceStatus
+from consumers.times import now_ms
 from model_store.memory_store import MemoryStore
 from model_store.redis_connection import RedisConnection, connect
 from service.model.config import HistoryConfig
@@ -391,7 +392,8 @@ def test_records_that_expired_unread_are_counted(world: World) -> None:
     assert worker.count("events_expired_total", topic="events", partition="0") == 1
 
 
-def test_metrics_say_how_far_behind_it_is(world: World) -> None:
+@pytest.mark.parametrize("kafka_ms", [None, -1, 1_700_000_000, now_ms() + 3_600_000, now_ms() - 3_600_000])
+def test_metrics_say_how_far_behind_it_is(world: World, kafka_ms: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = started(world)
     world.act("a", "i1")
     worker.turn()
@@ -401,13 +403,84 @@ def test_metrics_say_how_far_behind_it_is(world: World) -> None:
     assert worker.count("consumer_lag_events", **labels) == worker.count("consumer_lag_seconds") == 0
     assert worker.count("active_users") == 1
     assert worker.count("lists_due") == 0
+    monkeypatch.setattr(worker.source, "poll", lambda *_: [])
     for _ in range(3):
-        world.act("a", "i1")
-    worker.source.seek({HERE: 4})  # the loop does not see them
+        world.log.append("events", event_json(), b"u1", 0, now_ms() if kafka_ms is None else kafka_ms)
     worker.clock.pass_by(1)
     worker.turn(1)
+    worker.clock.pass_by(60)
+    worker.turn(1)
     assert worker.count("consumer_lag_events", **labels) == 3
-    assert 0 < (worker.count("consumer_lag_seconds") or 0) < 60
+    assert 60 <= (worker.count("consumer_lag_seconds") or 0) < 70
+    monkeypatch.undo()
+    worker.clock.pass_by(1)
+    worker.turn(2)
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    assert worker.count("consumer_lag_events", **labels) == worker.count("consumer_lag_seconds") == 0
+
+
+def test_marks_of_transactions_are_no_lag(world: World) -> None:
+    worker = started(world)
+    world.act("a", "i1")
+    world.log.mark("events", 0)
+    worker.turn()
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    worker.clock.pass_by(60)
+    worker.turn(1)
+    assert worker.count("consumer_lag_events", topic="events", partition="0") == 0
+    assert worker.count("consumer_lag_seconds") == 0
+
+
+@pytest.mark.parametrize("gone", ["_on_lost", "_on_revoked"])
+def test_the_lag_of_partitions_that_moved_away_is_shown_no_more(world: World, gone: str) -> None:
+    worker = started(world)
+    worker.turn()
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    assert worker.count("consumer_lag_events", topic="events", partition="0") == 0
+    getattr(worker.scorer, gone)([HERE])
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    assert worker.count("consumer_lag_events", topic="events", partition="0") is None
+    assert worker.count("consumer_lag_events", topic="events", partition="1") == 0
+    worker.scorer._on_assigned([HERE])
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    assert worker.count("consumer_lag_events", topic="events", partition="0") == 0
+
+
+@pytest.mark.parametrize(
+    ("events", "items", "kafka", "reading"),
+    [
+        (SourceStatus(), SourceStatus(), "ok", "events[0], events[1]"),
+        (SourceStatus(False, "events: denied"), SourceStatus(), "events: denied", "events[0], events[1]"),
+        (SourceStatus(), SourceStatus(False, "items: denied"), "items: denied", "events[0], events[1]"),
+        (SourceStatus(False, "one"), SourceStatus(False, "other"), "one; other", "events[0], events[1]"),
+        (
+            SourceStatus(True, "no partition: 5 members, 4 partitions"),
+            SourceStatus(),
+            "ok",
+            "no partition: 5 members, 4 partitions",
+        ),
+    ],
+)
+def test_what_keeps_either_source_from_reading_is_said_and_what_does_not_is_a_fact(
+    world: World, events: SourceStatus, items: SourceStatus, kafka: str, reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = started(world, items_source=_Other(world.log))
+    worker.turn()
+    monkeypatch.setattr(MemorySource, "status", events)
+    monkeypatch.setattr(_Other, "status", items)
+    worker.clock.pass_by(1)
+    worker.turn(1)
+    report: Any = worker.health.report()[1]
+    assert (report["checks"]["kafka"], report["reading"]) == (kafka, reading)
+
+
+class _Other(MemorySource):
+    pass
 
 
 def test_waiting_for_the_topic_of_items_shows_in_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

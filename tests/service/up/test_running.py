@@ -6,12 +6,13 @@ import pytest
 
 from model_store.keys import Keys
 from model_store.redis_connection import connect
-from service.local import embedded_kafka, embedded_redis
+from service.local import CannotStartError, embedded_kafka, embedded_redis
 from service.up.observe import Figures, Observer
 from service.up.options import UpOptions
 from service.up.running import Run, environment, live_version, running, services
 from service.up.servers import Server
 from service.up.supervisor import GaveUpError, Supervisor
+from tests.redis_server import RedisServer
 from tests.service.processes import all_gone, answers, until
 
 KAFKA = Server("Kafka", "kafka-1:9092")
@@ -101,3 +102,20 @@ def test_in_a_hurry_nobody_is_waited_for() -> None:
         assert trainer is not None
         assert until(lambda: trainer.tail() == ["up"])
     assert told == ["trainer did not end when asked, and was killed"]
+
+
+def test_an_embedded_kafka_is_not_the_one_that_a_redis_remembers(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys(model="remembered")
+    with server.client() as redis:
+        redis.call("SET", keys.live, 118)
+    options = UpOptions(redis_url=server.url, keys=keys, trainer_command=SLEEPER, scorer_command=SLEEPER)
+    with (
+        pytest.raises(CannotStartError, match=r"version 118.*TIDEMILL_FRESH=1 .*TIDEMILL_MODEL_NAME .*KAFKA_BOOTSTRAP"),
+        running(options, print, lambda: True),
+    ):
+        raise AssertionError("it has started")
+    for other in (replace(options, fresh=True), replace(options, keys=Keys(model="another"))):
+        with running(other, print, lambda: True) as run:
+            assert run.supervisor.services[0].running

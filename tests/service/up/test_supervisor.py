@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.process import UNMENDABLE
 from service.up import supervisor as module
 from service.up.supervisor import GaveUpError, Service, Supervisor
 from tests.service.processes import all_gone, until
@@ -90,12 +91,13 @@ def test_a_long_life_forgives_earlier_deaths(world: World) -> None:
     assert service.restarts == 12
 
 
-def test_wrong_usage_is_not_tried_again(world: World) -> None:
-    service = Service("trainer", [sys.executable, "-c", "raise SystemExit(2)"])
+@pytest.mark.parametrize(("status", "why"), [(2, "wrong usage"), (UNMENDABLE, "no new start would mend that")])
+def test_what_does_not_get_better_is_not_tried_again(status: int, why: str, world: World) -> None:
+    service = Service("trainer", [sys.executable, "-c", f"raise SystemExit({status})"])
     supervisor = world.supervisor(service)
     supervisor.start()
     assert until(lambda: dead(service))
-    with pytest.raises(GaveUpError, match="wrong usage"):
+    with pytest.raises(GaveUpError, match=f"^trainer cannot be kept running: {why}$"):
         supervisor.tend()
 
 

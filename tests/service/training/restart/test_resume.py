@@ -16,7 +16,7 @@ from model_store.signature import Signer
 from model_store.version import BatchRecord, KafkaIds, Manifest
 from service.metrics import TrainerMetrics
 from service.model.registry import NEW_MODEL, parse
-from service.process import Fatal
+from service.process import Unmendable
 from service.settings import TrainerSettings
 from service.training.configuration import config_digest, config_of, model_config
 from service.training.restart.rebuild import ReadBatch
@@ -91,7 +91,7 @@ def test_without_one_whole_version_it_does_not_begin_anew_by_itself() -> None:
     for version in store.versions():
         store.tamper(manifest=(version, b"{}"))
     with pytest.raises(
-        Fatal,
+        Unmendable,
         match=r"no version up to 2 can be read whole \(version 2: .*\); begin anew with .*--fresh",
     ):
         begin(store)
@@ -101,7 +101,9 @@ def test_without_one_whole_version_it_does_not_begin_anew_by_itself() -> None:
 def test_versions_from_before_the_key_are_continued_only_when_told_so() -> None:
     store, _ = trained(2)
     store.signer = Signer([b"key"])
-    with pytest.raises(Fatal, match=r"not signed.*TIDEMILL_SIGNING_KEY is set.*TIDEMILL_ADOPT_UNSIGNED=1") as raised:
+    with pytest.raises(
+        Unmendable, match=r"not signed.*TIDEMILL_SIGNING_KEY is set.*TIDEMILL_ADOPT_UNSIGNED=1"
+    ) as raised:
         begin(store)
     assert "--fresh" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -320,7 +322,7 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
 def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, Any], says: str) -> None:
     store, _ = trained(2)
     asked = small(**{"negatives": 16} | other)
-    with pytest.raises(Fatal, match=says) as raised:
+    with pytest.raises(Unmendable, match=says) as raised:
         Run(store, config=asked)
     assert "\n" not in str(raised.value)
     assert Run(store, config=asked, fresh=True).beginning.standing.parent is None
@@ -348,7 +350,7 @@ def test_what_no_setting_is_about_is_the_model_s_own() -> None:
 def test_a_model_of_a_later_release_is_refused(config: dict[str, Any], says: str) -> None:
     store, _ = trained(1)
     store.tamper(manifest=(2, store.manifest(2).model_copy(update={"config": config}).to_json()))
-    with pytest.raises(Fatal, match=re.escape(f"version 2 was made by another release than this one: {says}")):
+    with pytest.raises(Unmendable, match=re.escape(f"version 2 was made by another release than this one: {says}")):
         begin(store)
 
 
@@ -367,7 +369,7 @@ def test_a_model_of_a_later_release_is_refused(config: dict[str, Any], says: str
 )
 def test_what_cannot_be_continued_soundly_is_refused(kafka: KafkaIds, says: str) -> None:
     store, _ = trained(1)
-    with pytest.raises(Fatal, match=says) as raised:
+    with pytest.raises(Unmendable, match=says) as raised:
         begin(store, kafka=kafka)
     assert "--fresh" in str(raised.value)
     assert "\n" not in str(raised.value)
