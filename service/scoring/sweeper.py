@@ -86,7 +86,7 @@ class Sweeper:
                 where, items = next(iter(wanted.items()))
                 swept += self._sweep_partition(where, items)
                 del wanted[where]
-        except StoreUnavailable:
+        except Exception:
             with self._lock:
                 self._wanted_of_default |= of_default
                 for where, items in wanted.items():
@@ -140,6 +140,10 @@ class Sweeper:
                 if not away:
                     log.warning("lists at rest are swept once Redis answers again: %s", error)
                 away = True
+                continue
+            except Exception:  # whatever it was, items that are deleted later must leave the lists
+                log.exception("lists at rest could not be swept, which is tried again")
+                rest_s = REST_AT_MOST_S
                 continue
             away, took = False, self._clock() - began
             rest_s = max(GATHER_S, min(took, REST_AT_MOST_S))

@@ -17,14 +17,18 @@ TTL_S = 100
 
 
 class _Lists(ListStore):
-    """Redis goes away when told."""
+    """Redis goes away when told, or something that nobody thought of happens."""
 
     away = 0
+    broken = 0
 
     def index(self, where: TopicPartition) -> Iterator[tuple[list[str], list[bytes]]]:
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
+        if self.broken:
+            self.broken -= 1
+            raise MemoryError
         return super().index(where)
 
     def items(self, user: str) -> list[str]:
@@ -142,6 +146,25 @@ def test_what_redis_did_not_answer_for_is_wanted_still(room: Room) -> None:
     assert room.sweeper.sweep() == 2
     assert room.swept() == 3
     assert (room.lists.items("u0"), room.lists.items("u1")) == ([], [])
+
+
+def test_whatever_goes_wrong_it_is_tried_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.01)
+    monkeypatch.setattr(module, "REST_AT_MOST_S", 0.01)
+    room.write("a", "x", "y")
+    room.sweeper.take_over([HERE], {"x"})
+    room.lists.broken = 2
+    room.sweeper.start()
+    try:
+        end = time.monotonic() + 10
+        while room.lists.items("a") != ["y"] and time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        room.sweeper.stop()
+    assert room.lists.items("a") == ["y"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
 def test_on_its_own_thread_and_again_once_redis_is_back(
