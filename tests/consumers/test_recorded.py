@@ -42,9 +42,12 @@ def first_reading(log: MemoryLog, max_events: int, polls: list[int], now_ms: int
     batcher = MicroBatcher(max_events, 1.0, list(RULES.event_types), lambda: 0.0)
     batches: list[MicroBatch] = []
     sizes = iter([size for size in polls if size])
-    while records := source.poll(next(sizes, 50), 0):
+    while True:
+        records = source.poll(next(sizes, 50), 0)
         batches += batcher.add(decode(records, RULES, now_ms))
         batcher.pass_over(source.positions())
+        if not records:
+            break
     last = batcher.flush()
     return batches + ([last] if last is not None else [])
 
