@@ -242,7 +242,6 @@ class World:
             lambda _: cast(Feeder, self.script),
             RefusedLetters(MemoryShelf(), ("events",), MemoryDeadLetters, metrics=metrics, health=health),
             event_types=TYPES,
-            events_topic="events",
             batch_events=10**9,
             replay=1,
             metrics=metrics,

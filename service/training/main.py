@@ -177,7 +177,6 @@ def _lead(
             lambda offsets: start_feeder(replace(feeder_config, start=dict(offsets))),
             refused,
             event_types=list(settings.event_weights),
-            events_topic=settings.events_topic,
             batch_events=settings.batch_events,
             replay=settings.replay,
             metrics=metrics,

@@ -20,6 +20,7 @@ from service.process import Fatal
 from service.training.evaluation.measures import PairedSums
 from service.training.feed import Feed
 from service.training.learner import Learner, LearnResult
+from service.training.learning_metrics import LearningMetrics
 from service.training.progress import Progress
 from service.training.publishing.candidate import Candidate, Outcome
 from service.training.publishing.publisher import Publisher
@@ -52,7 +53,6 @@ class Trainer:
         refused: RefusedLetters,
         *,
         event_types: Sequence[str],
-        events_topic: str,
         batch_events: int,
         replay: int,
         metrics: TrainerMetrics,
@@ -65,12 +65,11 @@ class Trainer:
         self._other_kafka, self._clock = other_kafka, clock
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
         self._start_feeder, self._refused = start_feeder, refused
-        self._event_types, self._events_topic = tuple(event_types), events_topic
+        self._learned = LearningMetrics(learner, progress, event_types, metrics=metrics, health=health)
         self._batch_events, self._replay = batch_events, replay
         self._metrics, self._health, self._stop = metrics, health, stop
         self._lag = Lag(clock)
         self._skipped_in_a_row = 0
-        self._limits_told: set[str] = set()
         self._good_version = publisher.published_version  # before the last batch that was learned
         self._paired = PairedSums()  # since the last version, against the gate's reference
         self._submitted: Future[Outcome] | None = None  # what becomes of the last candidate, as long as it is open
@@ -145,8 +144,7 @@ class Trainer:
             self._good_version = before
         self._progress.add(batch, result, replay, back_to)
         self._dirty = True
-        self._metrics.train_step.observe(time.perf_counter() - started)
-        self._count(batch, result, replay)
+        self._learned.show(batch, result, replay, time.perf_counter() - started)
         return result
 
     def _affordable_replay(self) -> int:
@@ -267,38 +265,3 @@ class Trainer:
             self._metrics.lag_events.labels(topic, str(partition)).set(behind)
         waited_s = 0.0 if self._waits_since is None else self._clock() - self._waits_since
         self._metrics.lag_seconds.set(self._lag.seconds(done, max(feed.silent_s, waited_s)))
-
-    def _count(self, batch: MicroBatch, result: LearnResult, replay: int) -> None:
-        m = self._metrics
-        if len(batch):
-            for number, name in enumerate(self._event_types):
-                if of_type := int((batch.type == number).sum()):
-                    m.events_consumed.labels(name).inc(of_type)
-        for reason, count in batch.rejected.items():
-            m.events_rejected.labels(reason).inc(count)
-        for (topic, partition), count in batch.expired.items():
-            m.events_expired.labels(topic, str(partition)).inc(count)
-            log.error("%s[%d]: the broker had deleted %d records before they were read", topic, partition, count)
-        m.events_misrouted.inc(batch.misrouted)
-        m.events_duplicate.inc(result.duplicates)
-        m.events_trained.inc(result.n_events)
-        m.events_trained_all.set(self._progress.events_trained)
-        m.replay.set(replay)
-        m.items.set(self._learner.items.in_use)
-        m.users.set(self._learner.users.in_use)
-        self._tell_limits()
-        if result.taught.loss is not None:
-            m.train_loss.set(result.taught.loss)
-        figures = self._progress.metrics()
-        m.recall.show(figures.get("prequential_recall_at_20"))
-        m.ndcg.show(figures.get("prequential_ndcg_at_20"))
-
-    def _tell_limits(self) -> None:
-        """Once for each limit that a micro-batch exceeds: nothing is lost by it, but memory is not bounded as said."""
-        beyond = self._learner.beyond_limits()
-        for line in beyond:
-            if (name := line.split()[0]) not in self._limits_told:
-                self._limits_told.add(name)
-                log.warning("%s; set it higher, or TIDEMILL_BATCH_EVENTS lower", line)
-        if self._limits_told:
-            self._health.fact("beyond_limits", beyond)

@@ -1,0 +1,1 @@
+"""From what was learned to a version that readers can load."""

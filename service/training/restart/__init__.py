@@ -1,0 +1,1 @@
+"""Where a run begins, and learning again what was learned: after a crash, and as a proof."""

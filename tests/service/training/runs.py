@@ -195,7 +195,6 @@ class Run:
             start,
             self.refused,
             event_types=TYPES,
-            events_topic="events",
             batch_events=1000,
             replay=self._replay,
             metrics=self.metrics,

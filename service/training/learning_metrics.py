@@ -1,0 +1,71 @@
+"""What /metrics shows of each micro-batch that was learned."""
+
+import logging
+from collections.abc import Sequence
+
+from consumers.micro_batch import MicroBatch
+from service.health import Health
+from service.metrics import TrainerMetrics
+from service.training.learner import Learner, LearnResult
+from service.training.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+class LearningMetrics:
+    def __init__(
+        self,
+        learner: Learner,
+        progress: Progress,
+        event_types: Sequence[str],
+        *,
+        metrics: TrainerMetrics,
+        health: Health,
+    ) -> None:
+        """event_types: their names, in the order of their numbers in a batch."""
+        self._learner, self._progress, self._event_types = learner, progress, tuple(event_types)
+        self._metrics, self._health = metrics, health
+        self._limits_told: set[str] = set()
+
+    def show(self, batch: MicroBatch, result: LearnResult, replay: int, seconds: float) -> None:
+        """The batch was learned, with so many past events for each new one, in so many seconds."""
+        self._metrics.train_step.observe(seconds)
+        self._count(batch, result)
+        self._show_model(result, replay)
+        self._tell_limits()
+
+    def _count(self, batch: MicroBatch, result: LearnResult) -> None:
+        m = self._metrics
+        for number, name in enumerate(self._event_types):
+            if of_type := int((batch.type == number).sum()):
+                m.events_consumed.labels(name).inc(of_type)
+        for reason, count in batch.rejected.items():
+            m.events_rejected.labels(reason).inc(count)
+        for (topic, partition), count in batch.expired.items():
+            m.events_expired.labels(topic, str(partition)).inc(count)
+            log.error("%s[%d]: the broker had deleted %d records before they were read", topic, partition, count)
+        m.events_misrouted.inc(batch.misrouted)
+        m.events_duplicate.inc(result.duplicates)
+        m.events_trained.inc(result.n_events)
+
+    def _show_model(self, result: LearnResult, replay: int) -> None:
+        m = self._metrics
+        m.events_trained_all.set(self._progress.events_trained)
+        m.replay.set(replay)
+        m.items.set(self._learner.items.in_use)
+        m.users.set(self._learner.users.in_use)
+        if result.taught.loss is not None:
+            m.train_loss.set(result.taught.loss)
+        figures = self._progress.metrics()
+        m.recall.show(figures.get("prequential_recall_at_20"))
+        m.ndcg.show(figures.get("prequential_ndcg_at_20"))
+
+    def _tell_limits(self) -> None:
+        """Once for each limit that a micro-batch exceeds: nothing is lost by it, but memory is not bounded as said."""
+        beyond = self._learner.beyond_limits()
+        for line in beyond:
+            if (name := line.split()[0]) not in self._limits_told:
+                self._limits_told.add(name)
+                log.warning("%s; set it higher, or TIDEMILL_BATCH_EVENTS lower", line)
+        if self._limits_told:
+            self._health.fact("beyond_limits", beyond)
