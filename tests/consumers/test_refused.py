@@ -118,6 +118,22 @@ def test_a_member_whose_client_failed_for_good_joins_anew_with_another(kafka: Re
     reader.source.close()
 
 
+def test_who_reads_without_a_group_goes_on_where_the_client_that_failed_had_come_to(kafka: RefusingKafka) -> None:
+    for number in range(2):
+        brokers.produce(kafka.bootstrap, "events", b"x", partition=number)
+    brokers.flush(kafka.bootstrap)
+    reader = Reader(kafka.bootstrap, "events")
+    reader.until(lambda: len(reader.read) == 2 and len(reader.source.positions()) == 4)
+    # As librdkafka tells it; no answer of a broker makes a client fail that is in no group.
+    reader.source._on_client_error(KafkaError(KafkaError._FATAL, "fenced", True))
+    assert not reader.source.status.healthy
+    publish(kafka.bootstrap, "events", RECORDS)
+    reader.until(lambda: len(reader.read) == 2 + RECORDS and reader.source.status.healthy)
+    assert len(set(reader.read)) == 2 + RECORDS
+    reader.source._on_client_error(KafkaError(KafkaError._FATAL, "fenced again", True))
+    reader.source.close()  # which does not wait for that client
+
+
 def test_a_member_for_whom_there_is_no_partition_is_well_and_says_so(kafka: RefusingKafka) -> None:
     publish(kafka.bootstrap, "events", RECORDS)
     readers = [Reader(kafka.bootstrap, "events", "g") for _ in range(6)]
