@@ -183,6 +183,28 @@ def test_a_stream_that_gives_nothing_is_given_up() -> None:
         stream.read([OffsetRange("events", 0, 0, 1)], 1, [])
 
 
+def test_a_partition_whose_end_is_not_heard_of_yet_is_not_at_its_end() -> None:
+    """Of Kafka that is so for up to a second, in which much may have been read, and let go again."""
+    log, n = MemoryLog(), 60
+    log.create("events", 2)
+    for partition in (0, 1):
+        for number in range(n):
+            log.append("events", event_json(ts=number), b"u1", partition, NOW_MS)
+
+    class HardOfHearing(MemorySource):
+        def end_offsets(self) -> dict[TopicPartition, int]:
+            return {}
+
+        def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+            return super().poll(min(max_records, 7), timeout_s)
+
+    wanted = [[OffsetRange("events", p, at, at + 10) for p in (0, 1)] for at in range(0, n, 10)]
+    flat = [r for ranges in wanted for r in ranges]
+    stream = RecordedStream(HardOfHearing(log, "again"), flat, RULES.event_types, "items", most_held=8)
+    for ranges in wanted:
+        assert stream.read(ranges, 20, []).ts.tolist() == 2 * list(range(ranges[0].start, ranges[0].end))
+
+
 def test_from_kafka_too_what_was_let_go_is_read_again() -> None:
     bootstrap, topic, n = brokers.mock_cluster(), brokers.unique_topic("events"), 60
     brokers.create_topic(bootstrap, topic)
