@@ -22,9 +22,9 @@ TUNING = {
     "queued.max.messages.kbytes",
     "linger.ms",
     "batch.size",
-    "topic.metadata.propagation.max.ms",
     "message.max.bytes",  # a letter that is too large by it is shortened
     "queue.buffering.max.messages",
+    "topic.metadata.propagation.max.ms",  # letters to a topic that is not there go to Redis later, or sooner
     "client.id",
     "log_level",
 }
