@@ -186,6 +186,26 @@ def test_a_stream_that_gives_nothing_is_given_up() -> None:
         stream.read([OffsetRange("events", 0, 0, 1)], 1, [])
 
 
+def test_where_the_end_is_not_known_yet_it_has_not_been_reached() -> None:
+    log = MemoryLog()
+    log.create("events", 1)
+    for n in range(6):
+        log.append("events", event_json(ts=n), b"u1", 0, NOW_MS)
+
+    class Unheard(MemorySource):
+        caught_up = True  # it was read to its end before, and then sought back
+
+        def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+            return super().poll(2, timeout_s)
+
+        def end_offsets(self) -> dict[TopicPartition, int]:
+            return {}
+
+    wanted = OffsetRange("events", 0, 0, 6)
+    stream = RecordedStream(Unheard(log, "again"), [wanted], RULES.event_types, "items", patience_s=1.0)
+    assert stream.read([wanted], 6, []).ts.tolist() == list(range(6))
+
+
 def test_from_kafka_too_what_was_let_go_is_read_again() -> None:
     bootstrap, topic, n = brokers.mock_cluster(), brokers.unique_topic("events"), 60
     brokers.create_topic(bootstrap, topic)
