@@ -24,6 +24,34 @@ _SHARED = {
 }
 
 
+def reading_settings(group_id: str, session_timeout_ms: int) -> dict[str, Any]:
+    """Of a consumer that reads each record once, as a member of a group or for itself."""
+    return {
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        # `earliest` would skip what has expired without a word.
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        # How long the broker waits for more bytes: the mock cluster waits it out, 177 ms at p50 by default.
+        "fetch.wait.max.ms": 10,
+        "fetch.error.backoff.ms": 100,
+        # A connection that has fallen silent (a firewall forgot it) is replaced after this (default 60 s).
+        "socket.timeout.ms": 10_000,
+        # A killed member's partitions are taken over after this (default 45 s).
+        "session.timeout.ms": session_timeout_ms,
+        "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
+        "partition.assignment.strategy": "cooperative-sticky",
+        # No multiple of a second: a refresh answered just while a group's leader works out the assignment makes it
+        # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
+        # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
+        "topic.metadata.refresh.interval.ms": 4770,
+        # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
+        "queued.max.messages.kbytes": 32_768,
+        # How the client finds its connections and its group, by its own account.
+        "statistics.interval.ms": 1000,
+    }
+
+
 class WrongConfig(RuntimeError):
     """No client can be made of these settings; the message is the one line that their user sees."""
 
