@@ -173,20 +173,13 @@ class Learner:
         return Update(full=True, tables=tables, tensors=self._tensors())
 
     @classmethod
-    def restore(
-        cls,
-        config: ModelConfig,
-        state: State,
-        device: str = "cpu",
-        *,
-        evaluate_sample: int | None = EVALUATE_SAMPLE,
-    ) -> "Learner":
+    def restore(cls, config: ModelConfig, state: State, device: str = "cpu") -> "Learner":
         """A learner that goes on from a version as the one that wrote it would have, bit for bit; of an earlier release
         as well.
 
         Raises: ValueError where a table's rows are of another shape than `config` says.
         """
-        learner = cls(config, device, evaluate_sample=evaluate_sample)
+        learner = cls(config, device)
         state = upgraded_state(state)
         for table in (*learner.items.tables, *learner.users.tables):
             if table.name in state.tables or table.name not in LATER_TABLES:
@@ -221,7 +214,5 @@ def together(parts: list[Taught]) -> Taught:
         loss=losses[0] if losses else None,
         fresh=sum(part.fresh for part in parts),
         replayed=sum(part.replayed for part in parts),
-        grad_norm=max((part.grad_norm for part in parts), default=0.0),
-        touched=sum(part.touched for part in parts),
         skipped=any(part.skipped for part in parts),
     )

@@ -34,9 +34,9 @@ from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import environment, model_config
 from service.training.gate.gate import GateRules
-from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
+from service.training.publishing.submission import Origin, Submission
 from service.training.reference import Reference
 from service.training.refused_letters import RefusedLetters
 from service.training.restart.rebuild import from_kafka
@@ -146,7 +146,7 @@ def _lead(
         stack.callback(publisher.stop)
         publisher.start()
         if start.standing.parent is None:  # version 1 is there before the first event is read
-            publisher.submit(Candidate(start.learner.snapshot(), (), {}, 0, {}))
+            publisher.submit(Submission(start.learner.snapshot(), (), {}, 0, {}))
             start.learner.drain()
             while not publisher.wait_idle(0.2) and not stop.is_set():
                 pass

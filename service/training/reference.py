@@ -43,7 +43,7 @@ class Reference:
         with self._lock:
             if update.full:
                 self._weights = Recommender(self._learning.config, self._learning.device)
-                self._weights.beside(self._learning)
+                self._weights.share(self._learning)
             assert self._weights is not None, "a reference begins with a full update"
             for channel in self._weights.channels:
                 channel.apply(own)

@@ -22,8 +22,8 @@ from service.training.feed import Feed
 from service.training.learner import Learner, LearnResult
 from service.training.learning_metrics import LearningMetrics
 from service.training.progress import Progress
-from service.training.publishing.candidate import Candidate, Outcome
 from service.training.publishing.publisher import Publisher
+from service.training.publishing.submission import Outcome, Submission
 from service.training.refused_letters import RefusedLetters
 from service.training.restart.resume import OTHER_KAFKA
 
@@ -72,9 +72,9 @@ class Trainer:
         self._skipped_in_a_row = 0
         self._good_version = publisher.published_version  # before the last batch that was learned
         self._paired = PairedSums()  # since the last version, against the gate's reference
-        self._submitted: Future[Outcome] | None = None  # what becomes of the last candidate, as long as it is open
+        self._submitted: Future[Outcome] | None = None  # what becomes of the last submission, as long as it is open
         self._good_reference: int | None = None  # the version whose weights learning should go back to
-        self._reverted = False  # learning has gone back to the reference since the last candidate
+        self._reverted = False  # learning has gone back to the reference since the last submission
         self._dirty = False  # something has been learned or passed since the last version
         self._waits_since: float | None = None  # for the store; None: it does not
         self._housekept = self._committed = self._submitted_at = -1e9
@@ -189,7 +189,7 @@ class Trainer:
         return at
 
     def _hear_outcome(self) -> None:
-        """Of the last candidate, once it is known. Where it failed altogether, the publisher's failure says so."""
+        """Of the last submission, once it is known. Where it failed altogether, the publisher's failure says so."""
         if self._submitted is None or not self._submitted.done():
             return
         if self._submitted.exception() is None and not self._reverted:  # else it was judged by weights that are gone
@@ -209,7 +209,7 @@ class Trainer:
         self._submitted_at = self._clock()
         self._hear_outcome()
         self._submitted = self._publisher.submit(
-            Candidate(
+            Submission(
                 update=self._learner.drain(),
                 batches=self._progress.take_batches(),
                 trained_through=dict(self._progress.trained_through),

@@ -55,7 +55,7 @@ class Verdict:
 
 
 class Gate:
-    """`observe` what was measured with each candidate, then ask for its `verdict`."""
+    """`observe` what was measured with each submission, then ask for its `verdict`."""
 
     def __init__(self, rules: GateRules, *, opened: bool = True, events: int = 0) -> None:
         """opened: whether the version before was let through, which holds until there is evidence. events: learned."""

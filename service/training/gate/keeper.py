@@ -20,7 +20,7 @@ REFERENCE = "reference"  # the alias of the version that the gate compares with
 
 
 class GateKeeper:
-    """`judge` each candidate, then say what became of it with `released`, or `could_not_write`."""
+    """`judge` each submission, then say what became of it with `released`, or `could_not_write`."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""The sum of all candidates, and what of it has changed since the last version.
+"""The sum of all submissions, and what of it has changed since the last version.
 
 A version is written from here, so learning never stops for one, however large the model.
 """
 
 from model_store.changes import Changes
 from model_store.weights import State, Update
-from service.training.publishing.candidate import Candidate, for_trainers
+from service.training.publishing.submission import Submission, for_trainers
 
 
 class Draft:
@@ -13,16 +13,16 @@ class Draft:
         """unsaved: which rows of the trainer's own state the last version lacks."""
         self.state = state
         self._weights, self._trainers = Changes(lambda name: not for_trainers(name)), unsaved
-        self._latest: Candidate | None = None
+        self._latest: Submission | None = None
 
-    def add(self, candidate: Candidate) -> None:
-        self.state.apply(candidate.update)
-        self._note(candidate.update)
-        self._latest = candidate
+    def add(self, submission: Submission) -> None:
+        self.state.apply(submission.update)
+        self._note(submission.update)
+        self._latest = submission
 
     @property
-    def latest(self) -> Candidate:
-        assert self._latest is not None, "no candidate has been added yet"
+    def latest(self) -> Submission:
+        assert self._latest is not None, "no submission has been added yet"
         return self._latest
 
     def take(self, *, checkpoint: bool) -> Update:

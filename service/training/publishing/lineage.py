@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from model_store.version import BatchRecord, Manifest
-from service.training.publishing.candidate import Standing
+from service.training.publishing.submission import Standing
 
 REMEMBERED = 1_000  # versions whose batches are kept at hand, should the store lose the newest ones
 

@@ -1,7 +1,7 @@
 """From what the learner changed to a live version, on a thread of its own, so that learning does not wait for Redis.
 
-One candidate is under way at a time; what is learned meanwhile goes into the next. A version is what has changed in the
-sum of all candidates since the one before. Whether it goes live is the gate's decision.
+One submission is under way at a time; what is learned meanwhile goes into the next. A version is what has changed in
+the sum of all submissions since the one before. Whether it goes live is the gate's decision.
 """
 
 import logging
@@ -21,7 +21,6 @@ from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.training.gate.gate import Verdict
 from service.training.gate.keeper import GateKeeper
-from service.training.publishing.candidate import Candidate, Origin, Outcome, Standing
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
 from service.training.publishing.pointer import Pointer
@@ -29,6 +28,7 @@ from service.training.publishing.release import Releaser
 from service.training.publishing.retry import Retry
 from service.training.publishing.rules import PublisherRules
 from service.training.publishing.snapshots import SnapshotPolicy
+from service.training.publishing.submission import Origin, Outcome, Standing, Submission
 from service.training.reference import Reference
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ class Publisher:
             store, lease, origin, self._draft, self._lineage, pointer, self._retry, reference.traits.logarithms
         )
         self._submitted_at, self._asked_at = -1e9, clock()
-        self._under_way: tuple[Candidate, Future[Outcome]] | None = None
-        self._pending = 0  # batches of the candidate under way, until they are in the lineage
+        self._under_way: tuple[Submission, Future[Outcome]] | None = None
+        self._pending = 0  # batches of the submission under way, until they are in the lineage
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         if standing.parent is not None:
@@ -97,21 +97,21 @@ class Publisher:
         """Whether a version may be submitted: none is under way, and the last one is old enough."""
         return self.idle and self.failure is None and self._clock() - self._submitted_at >= self._rules.interval_s
 
-    def submit(self, candidate: Candidate) -> Future[Outcome]:
-        """Hands a candidate over. What became of it is known once it is published, or cannot be: see `failure`."""
+    def submit(self, submission: Submission) -> Future[Outcome]:
+        """Hands a submission over. What became of it is known once it is published, or cannot be: see `failure`."""
         with self._wake:
             if self._under_way is not None:
                 raise RuntimeError("a version is under way already")
             outcome: Future[Outcome] = Future()
-            self._under_way = candidate, outcome
-            self._pending = len(candidate.batches)
+            self._under_way = submission, outcome
+            self._pending = len(submission.batches)
             self._submitted_at = self._clock()
             self._wake.notify_all()
         return outcome
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether a candidate is wished for though nothing was learned: a reader has asked for a snapshot, the store
+        """Whether a submission is wished for though nothing was learned: a reader has asked for a snapshot, the store
         has lost the newest version (a failover, a restart), or the last snapshot is too old."""
         return self._policy.due(self._clock())
 
@@ -176,28 +176,28 @@ class Publisher:
                     self._under_way = None
                 self._wake.notify_all()
 
-    def _publish(self, candidate: Candidate, outcome: Future[Outcome]) -> None:
+    def _publish(self, submission: Submission, outcome: Future[Outcome]) -> None:
         """Until it is there; raises LeaseLost, or StoreUnavailable when stopped meanwhile."""
         try:
-            outcome.set_result(self._made_of(candidate))
+            outcome.set_result(self._made_of(submission))
         except BaseException as error:
             outcome.set_exception(error)
             raise
 
-    def _made_of(self, candidate: Candidate) -> Outcome:
+    def _made_of(self, submission: Submission) -> Outcome:
         verdict = self._gate.judge(
             self._draft.state,
-            candidate.update,
-            candidate.paired,
-            candidate.events_trained,
-            reverted=candidate.reverted,
+            submission.update,
+            submission.paired,
+            submission.events_trained,
+            reverted=submission.reverted,
         )
-        self._draft.add(candidate)
-        self._lineage.add(candidate.batches)
+        self._draft.add(submission)
+        self._lineage.add(submission.batches)
         self._pending = 0
         if self._lineage.in_doubt:
             self._retry.until_done(lambda: self._lineage.settle(self._store.newest()))
-        metrics = {**candidate.metrics, **verdict.norms.figures()}
+        metrics = {**submission.metrics, **verdict.norms.figures()}
         try:
             version = self._release_new(metrics, verdict)
         except InvalidUpdate as error:  # not finite, so it cannot even be written

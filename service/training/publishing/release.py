@@ -12,11 +12,11 @@ from model_store.lease import Lease
 from model_store.store import ModelStore
 from model_store.version import Kind, Manifest, timestamp
 from model_store.weights import Update
-from service.training.publishing.candidate import Origin
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
 from service.training.publishing.pointer import Pointer
 from service.training.publishing.retry import Retry
+from service.training.publishing.submission import Origin
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from service.training.configuration import compute_as, config_of, continued, dif
 from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.publishing.candidate import Origin, Standing, for_trainers
+from service.training.publishing.submission import Origin, Standing, for_trainers
 from service.training.restart.rebuild import OpenReader, rebuild
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from service.training.evaluation.measures import PairedSums
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Submission:
     """What was learned since the one before. `update` is full for the first one."""
 
     update: Update
@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a candidate."""
+    """What became of a submission."""
 
     version: int | None  # that was made of it; None where none could be
     back_to: int | None = None  # the version whose weights learning should go back to; None: all is well
