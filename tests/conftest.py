@@ -1,5 +1,6 @@
 """One Redis for all tests that only need some Redis. Who stops it, or limits it for long, starts one of their own
-(`tests.redis_server`). And no example of a property fails because the machine is busy."""
+(`tests.redis_server`). Each of the processes that tests are shared out among (`pytest -n 4`) has its own. And no
+example of a property fails because the machine is busy."""
 
 from collections.abc import Iterator
 
@@ -25,3 +26,8 @@ def connection(server: RedisServer) -> Iterator[RedisConnection]:
     with server.client() as connection:
         connection.call("FLUSHALL")
         yield connection
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: what is quick fills up the time when only some processes still have work."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.world import MODEL, World, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LEASE_S = 1.0
 SETTINGS = {"TIDEMILL_THREADS": "1", "TIDEMILL_LEASE_SECONDS": str(LEASE_S), "TIDEMILL_PUBLISH_INTERVAL_MS": "50"}

@@ -27,7 +27,7 @@ from tests.integration.world import World, until
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 USERS = [f"u{n}" for n in range(20)]
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -165,7 +165,13 @@ def _url(way: Proxy) -> str:
     return f"redis://127.0.0.1:{way.port}/0"
 
 
-@pytest.fixture(scope="module", params=[Mock, Real], ids=["mock", "real"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kafka, id=name, marks=pytest.mark.xdist_group(f"neighbours, {name}"))
+        for name, kafka in (("mock", Mock), ("real", Real))
+    ],
+)
 def running(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with ExitStack() as resources:
         yield Running(tmp_path_factory.mktemp("neighbours"), request.param(resources), resources)

@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.redis_connection import RedisConnection, connect
 from service.local import embedded_kafka, embedded_redis, free_port
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 MODEL = "tidemill:{model}:"
-PATIENCE = 3  # times what a machine of its own would need: this one may be shared
 
 
 def until(ask: Callable[[], T | None], seconds: float, what: str) -> T:
