@@ -135,24 +135,24 @@ def real_broker() -> str:
     """
     skip_without_real_broker()
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    notice = open(Path(tempfile.gettempdir(), f"tidemill-kafka-of-{run}"), "a+")  # noqa: SIM115  # to the end: the lock
-    fcntl.flock(notice, fcntl.LOCK_EX)
-    notice.seek(0)
-    address = notice.read()
-    if not address:
+    notice = Path(tempfile.gettempdir(), f"tidemill-kafka-of-{run}")  # holds the address; locked by all who use it
+    users = open(notice, "a+")  # noqa: SIM115  # open, and so locked, until this process ends
+    with open(f"{notice}.starting", "a") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if address := notice.read_text():
+            return address
         broker = new_real_broker()
-        address = broker.bootstrap
-        notice.write(address)
-        notice.flush()
+        notice.write_text(broker.bootstrap)
 
-        def end() -> None:
-            fcntl.flock(notice, fcntl.LOCK_EX)
-            os.unlink(notice.name)
-            broker.remove()
+    def end() -> None:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        broker.remove()
+        notice.unlink()
+        Path(starting.name).unlink()
 
-        atexit.register(end)
-    fcntl.flock(notice, fcntl.LOCK_SH)
-    return address
+    atexit.register(end)
+    return broker.bootstrap
 
 
 @functools.cache
