@@ -136,7 +136,7 @@ def real_broker() -> str:
     skip_without_real_broker()
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     notice = Path(tempfile.gettempdir(), f"tidemill-kafka-of-{run}")  # holds the address; locked by all who use it
-    users = open(notice, "a+")  # noqa: SIM115  # open, and so locked, until this process ends
+    users = os.open(notice, os.O_RDONLY | os.O_CREAT)  # open, and so locked, until this process ends
     with open(f"{notice}.starting", "a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
