@@ -2,10 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
-# Tests wait more than they compute, so twice as many at once as a small machine has cores. Those that share a world
-# (`xdist_group`) stay together.
+# Tests wait more than they compute, so twice as many at once as a small machine has cores.
 WORKERS ?= 4
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: help venv demo check test bench clean
 

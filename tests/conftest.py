@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 from model_store.redis_connection import RedisConnection
 from tests.redis_server import RedisServer, redis_server
+from tests.scheduling import ByWorld
 
 settings.register_profile("tidemill", deadline=None)
 settings.load_profile("tidemill")
@@ -26,6 +28,10 @@ def connection(server: RedisServer) -> Iterator[RedisConnection]:
     with server.client() as connection:
         connection.call("FLUSHALL")
         yield connection
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWorld:
+    return ByWorld(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

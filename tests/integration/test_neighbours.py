@@ -165,13 +165,7 @@ def _url(way: Proxy) -> str:
     return f"redis://127.0.0.1:{way.port}/0"
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(kafka, id=name, marks=pytest.mark.xdist_group(f"neighbours, {name}"))
-        for name, kafka in (("mock", Mock), ("real", Real))
-    ],
-)
+@pytest.fixture(scope="module", params=[Mock, Real], ids=["mock", "real"])
 def running(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with ExitStack() as resources:
         yield Running(tmp_path_factory.mktemp("neighbours"), request.param(resources), resources)
