@@ -5,7 +5,8 @@ Their addresses come first, then what a client of this kind needs here, and the 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -23,39 +24,88 @@ _SHARED = {
 }
 
 
+def reading_settings(group_id: str, session_timeout_ms: int) -> dict[str, Any]:
+    """Of a consumer that reads each record once, as a member of a group or for itself."""
+    return {
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        # `earliest` would skip what has expired without a word.
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        # How long the broker waits for more bytes: the mock cluster waits it out, 177 ms at p50 by default.
+        "fetch.wait.max.ms": 10,
+        "fetch.error.backoff.ms": 100,
+        # A connection that has fallen silent (a firewall forgot it) is replaced after this (default 60 s).
+        "socket.timeout.ms": 10_000,
+        # A killed member's partitions are taken over after this (default 45 s).
+        "session.timeout.ms": session_timeout_ms,
+        "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
+        "partition.assignment.strategy": "cooperative-sticky",
+        # No multiple of a second: a refresh answered just while a group's leader works out the assignment makes it
+        # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
+        # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
+        "topic.metadata.refresh.interval.ms": 4770,
+        # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
+        "queued.max.messages.kbytes": 32_768,
+        # How the client finds its connections and its group, by its own account.
+        "statistics.interval.ms": 1000,
+    }
+
+
+class WrongConfig(RuntimeError):
+    """No client can be made of these settings; the message is the one line that their user sees."""
+
+
 def make_consumer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None = None) -> Consumer:
-    return Consumer(_together(bootstrap, settings, extra), logger=librdkafka)
+    """Raises WrongConfig."""
+    with _refused_in_a_line():
+        return Consumer(_together(bootstrap, settings, extra), logger=librdkafka)
 
 
 def make_producer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None = None) -> Producer:
-    """A producer whose records come once and in order, on the partitions that a Java client would choose."""
+    """A producer whose records come once and in order, on the partitions that a Java client would choose.
+
+    Raises WrongConfig.
+    """
     promised = {
         # All producers of one topic must agree; librdkafka's own default agreed with Java's on 51 of 200 keys.
         "partitioner": "murmur2_random",
         "enable.idempotence": True,
     }
-    return Producer(_together(bootstrap, promised | dict(settings), extra), logger=librdkafka)
+    with _refused_in_a_line():
+        return Producer(_together(bootstrap, promised | dict(settings), extra), logger=librdkafka)
 
 
 def make_admin(bootstrap: str, extra: KafkaConfig | None = None) -> AdminClient:
-    # Asked again and again by whoever watches: a connection that has fallen silent is given up soon (default 60 s).
-    return AdminClient(_together(bootstrap, {"socket.timeout.ms": 4000}, extra), logger=librdkafka)
+    """Raises WrongConfig."""
+    with _refused_in_a_line():
+        # Asked again and again by whoever watches: a connection that has fallen silent is given up soon (default 60 s).
+        return AdminClient(_together(bootstrap, {"socket.timeout.ms": 4000}, extra), logger=librdkafka)
 
 
 def check_config(config: KafkaConfig) -> None:
     """Whether clients can be made with `config` and keep what they promise. Connects to nothing.
 
     Raises ValueError with one line: a key that may not be set, that librdkafka does not know, or a value it refuses.
+    What only other settings make wrong (TIDEMILL_SESSION_TIMEOUT_MS, say) is a WrongConfig where the client is made.
     """
     if refused := refusals(config):
         raise ValueError("; ".join(refused))
     unheard = logging.Logger("unheard", logging.CRITICAL + 1)
     settings: dict[str, Any] = {"log_level": 0, **config}
     try:
-        Consumer({"group.id": "check", **settings}, logger=unheard).close()
+        Consumer({"group.id": "check", "session.timeout.ms": 6000, **settings}, logger=unheard).close()
         Producer({"enable.idempotence": True, **settings}, logger=unheard)
     except KafkaException as error:
         raise ValueError(error.args[0].str().strip()) from None
+
+
+@contextmanager
+def _refused_in_a_line() -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise WrongConfig(f"TIDEMILL_KAFKA_CONFIG: {error.args[0].str().strip()}") from error
 
 
 def _together(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None) -> dict[str, Any]:

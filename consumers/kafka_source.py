@@ -1,4 +1,8 @@
-"""`EventSource` over Kafka. `kafka_watch` watches the partitions for it; `reading` is what it knows of itself."""
+"""`EventSource` over Kafka.
+
+`kafka_watch` asks for ends and new partitions, `kafka_gaps` says where to go on behind what has expired, and `reading`
+is what the source knows of itself.
+"""
 
 import contextlib
 import functools
@@ -6,13 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from consumers.kafka_clients import KafkaConfig, make_admin, make_consumer
+from consumers.kafka_clients import KafkaConfig, make_admin, make_consumer, reading_settings
+from consumers.kafka_gaps import KafkaGaps
 from consumers.kafka_watch import ASK_TIMEOUT_S, KafkaWatch
 from consumers.reading import Reading
 from consumers.records import Headers, OffsetRange, Offsets, Record, TopicPartition
@@ -20,9 +25,7 @@ from consumers.source import OnPartitions, SourceStatus
 
 logger = logging.getLogger(__name__)
 
-_NO_OFFSET = -1
 _WHERE_COMMITTED = -1001  # librdkafka's OFFSET_INVALID: a group member begins where the group has committed
-_RETRY_S = 0.5
 _ASK_AGAIN_S = 3.0  # what was refused is asked for again after this
 _JOIN_ANEW_S = 5.0  # at least, between two clients in a row that failed for good
 _SLICE_S = 0.1
@@ -42,31 +45,8 @@ class KafkaSource:
         extra: KafkaConfig | None = None,
     ) -> None:
         """`start`: where a group member begins without a committed offset. The broker is asked every `refresh_s`."""
-        settings: dict[str, Any] = {
-            "group.id": group_id,
-            "enable.auto.commit": False,
-            # `earliest` would skip what has expired without a word.
-            "auto.offset.reset": "error",
-            "enable.partition.eof": True,
-            # How long the broker waits for more bytes: the mock cluster waits it out, 177 ms at p50 by default.
-            "fetch.wait.max.ms": 10,
-            "fetch.error.backoff.ms": 100,
-            # A connection that has fallen silent (a firewall forgot it) is replaced after this (default 60 s).
-            "socket.timeout.ms": 10_000,
-            # A killed member's partitions are taken over after this (default 45 s).
-            "session.timeout.ms": session_timeout_ms,
-            "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
-            "partition.assignment.strategy": "cooperative-sticky",
-            # No multiple of a second: a refresh answered just while a group's leader works out the assignment makes it
-            # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
-            # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
-            "topic.metadata.refresh.interval.ms": 4770,
-            # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
-            "queued.max.messages.kbytes": 32_768,
-            # How the client finds its connections and its group, by its own account.
-            "statistics.interval.ms": 1000,
-        }
-        self._group_id, self._start = group_id, start
+        settings = reading_settings(group_id, session_timeout_ms)
+        self._group_id, self._gaps = group_id, KafkaGaps(start)
         settings |= {"error_cb": self._on_client_error, "stats_cb": self._on_statistics}
         self._make = functools.partial(make_consumer, bootstrap, settings, extra)
         self._consumer = self._make()
@@ -77,10 +57,7 @@ class KafkaSource:
 
         self._begun_at: dict[TopicPartition, int] = {}  # where reading of a partition was begun last
         self._unread: set[TopicPartition] = set()  # not yet read to their end for the first time
-        self._stuck: dict[TopicPartition, int] = {}  # partitions that do not have the offset asked for
-        self._stuck_why = ""
-        self._repair_at = self._ask_again_at = self._join_anew_at = 0.0
-        self._expired: list[OffsetRange] = []
+        self._ask_again_at = self._join_anew_at = 0.0
         self._watch.start()
 
     def assign(self, topics: Mapping[str, Mapping[int, int]]) -> None:
@@ -150,8 +127,8 @@ class KafkaSource:
         unknown = [p for p in offsets if not self._watch.reads(p)]
         if unknown:
             raise ValueError(f"not being read: {', '.join(map(_name, unknown))}")
+        self._gaps.forget(offsets)
         for partition, offset in offsets.items():
-            self._stuck.pop(partition, None)
             self._restart(partition, offset)
 
     def commit(self, offsets: Offsets, *, wait: bool = False) -> bool:
@@ -169,8 +146,7 @@ class KafkaSource:
         return True
 
     def take_expired(self) -> list[OffsetRange]:
-        expired, self._expired = self._expired, []
-        return expired
+        return self._gaps.take_expired()
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         return self._watch.ends()
@@ -184,7 +160,7 @@ class KafkaSource:
 
     @property
     def status(self) -> SourceStatus:
-        trouble = self._reading.trouble(self._watch.ends()) or self._stuck_why or self._watch.trouble
+        trouble = self._reading.trouble() or self._gaps.why or self._watch.trouble
         if trouble:
             return SourceStatus(False, trouble)
         return SourceStatus(True, self._reading.note or self._watch.group_note)
@@ -241,8 +217,7 @@ class KafkaSource:
             positions[topic, number] = offset or 0
             self._unread.discard(TopicPartition(topic, number))
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._stuck[TopicPartition(topic, number)] = _NO_OFFSET if offset is None else offset
-            self._repair_at = 0.0
+            self._gaps.note(TopicPartition(topic, number), offset)
         elif error.code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
             self._reading.refused(TopicPartition(topic, number), error.str())
 
@@ -267,8 +242,8 @@ class KafkaSource:
         if self._reading.fatal and now >= self._join_anew_at:
             self._join_anew()
         self._take_up_found()
-        if self._stuck and now >= self._repair_at:
-            self._repair()
+        for partition, offset in self._gaps.mended(self._consumer, now):
+            self._restart(partition, offset)
         if now >= self._ask_again_at:
             self._ask_again_at = now + _ASK_AGAIN_S
             for partition in self._reading.refusals:  # a client says an error once, and its end not at all
@@ -314,7 +289,7 @@ class KafkaSource:
         failed, self._consumer = self._consumer, self._make()
         _abandon(failed)
         self._reading = self._reading.anew(f"joining anew, after: {why}")
-        self._stuck.clear()
+        self._gaps.forget(reading)
         if self._subscription is not None:
             self._lose(reading, self._on_lost)
             self._subscription()
@@ -322,45 +297,6 @@ class KafkaSource:
             for partition, offset in going_on:
                 self._reading.take_up([partition], offset if offset >= 0 else None)
             self._consumer.incremental_assign([KafkaPartition(*partition, offset) for partition, offset in going_on])
-
-    def _repair(self) -> None:
-        """Start partitions again whose offset is not there: after a gap from the earliest, and the gap is reported."""
-        self._stuck_why = ""
-        self._repair_at = time.monotonic() + _RETRY_S
-        for partition, wanted in list(self._stuck.items()):
-            name = _name(partition)
-            try:
-                low, high = self._watermarks(partition)
-                if wanted < 0:
-                    wanted = self._committed(partition)
-            except KafkaException as error:
-                self._stuck_why = f"{name}: {error}"
-                continue
-            if wanted > high:
-                # The log is shorter than what was read of it: a topic made anew, or a broker that lost its tail. To go
-                # on from either end would read twice or miss some, so this stands still until a person decides.
-                self._stuck_why = f"{name}: offset {wanted} is beyond the end {high}; was the topic made anew?"
-                continue
-            if wanted < 0:
-                wanted = low if self._start == "earliest" else high
-            elif wanted < low:
-                logger.warning("%s: %d records expired before they were read", name, low - wanted)
-                self._expired.append(OffsetRange(partition.topic, partition.partition, wanted, low))
-                wanted = low
-            del self._stuck[partition]
-            self._restart(partition, wanted)
-
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        marks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=ASK_TIMEOUT_S)
-        if marks is None or marks[1] < 0:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return int(marks[0]), int(marks[1])
-
-    def _committed(self, partition: TopicPartition) -> int:
-        (committed,) = self._consumer.committed([KafkaPartition(*partition)], timeout=ASK_TIMEOUT_S)
-        if committed.error is not None:
-            raise KafkaException(committed.error)
-        return int(committed.offset)
 
     def _lose(self, partitions: Sequence[TopicPartition], tell: OnPartitions | None) -> None:
         try:
@@ -370,8 +306,7 @@ class KafkaSource:
             self._watch.forget(partitions)
             self._reading.give_up(partitions)
             self._unread.difference_update(partitions)
-            for partition in partitions:
-                self._stuck.pop(partition, None)
+            self._gaps.forget(partitions)
 
 
 def _abandon(consumer: Consumer) -> None:

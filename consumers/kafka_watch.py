@@ -68,6 +68,8 @@ class KafkaWatch:
         with self._lock:
             found, self._found = self._found, []
             self._reading.update(partition for partition, _ in found)
+        if found:
+            self._wake.set()  # their ends are wanted
         return found
 
     @property

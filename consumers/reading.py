@@ -4,7 +4,7 @@ Only what this client has received counts. That another client of the same proce
 whether this one may read, is a member of its group, or gets its records.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from consumers.records import Offsets, TopicPartition
@@ -147,8 +147,9 @@ class Reading:
             "" if self._group or not self._group_error else f"offsets are not left with the broker: {self._group_error}"
         )
 
-    def trouble(self, ends: Offsets) -> str:
-        """What keeps it from reading, by name and in the broker's words; '' where nothing does."""
+    def trouble(self) -> str:
+        """What keeps it from reading, by name and in the broker's words; '' where nothing does. The same words while
+        it is the same: each change is a line in a log."""
         if self._fatal:
             return f"the client has failed for good: {self._fatal}"
         if self._connection:
@@ -157,14 +158,14 @@ class Reading:
             return why
         for topic, error in list(self._topic_errors.items()):
             return f"{topic}: {error}"
-        return self._refused() or self._hungry(ends)
+        return self._refused() or self._hungry()
 
     def _not_a_member(self) -> str:
         if self._group_error:
             return f"group {self._group}: {self._group_error}"
         since = self._joining_since
-        if since is not None and (waited := self._clock() - since) > PATIENCE_S:
-            return f"group {self._group}: not a member for {waited:.0f} s, without a word from its coordinator"
+        if since is not None and self._clock() - since > PATIENCE_S:
+            return f"group {self._group}: not a member for over {PATIENCE_S:g} s, without a word from its coordinator"
         return ""
 
     def _refused(self) -> str:
@@ -174,15 +175,15 @@ class Reading:
                 errors.setdefault(state.error, []).append(_name(partition))
         return "; ".join(f"{', '.join(names)}: {error}" for error, names in errors.items())
 
-    def _hungry(self, ends: Mapping[TopicPartition, int]) -> str:
+    def _hungry(self) -> str:
         now = self._clock()
         if now - self._polled_at > _POLL_GAP_S:
             return ""  # nobody asks for records
         for partition, state in sorted(self._partitions.items()):
             since = state.hungry_since
             if since is not None and now - since > PATIENCE_S:
-                waited, end = now - since, ends.get(partition, 0)
-                return f"{_name(partition)}: no record for {waited:.0f} s, from {state.position or 0} of {end}"
+                at = state.position or 0
+                return f"{_name(partition)}: no record for over {PATIENCE_S:g} s at offset {at}, and there are more"
         return ""
 
 

@@ -99,7 +99,10 @@ class RecordedStream:
         """Whether there is nothing more to come: a range that goes on has lost its records."""
         if self._ahead.let_go(where) is not None or not self._source.caught_up:
             return False
-        return self._source.positions().get(where, -1) >= self._source.end_offsets().get(where, 0)
+        position, end = self._source.positions().get(where), self._source.end_offsets().get(where)
+        if position is None:
+            return True  # there is no such partition
+        return end is not None and position >= end  # None: not heard yet
 
     def _poll(self, wanted: OffsetRange) -> bool:
         records = self._source.poll(_POLL_RECORDS, _POLL_S)

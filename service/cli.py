@@ -18,7 +18,6 @@ from pydantic_settings import SettingsError
 
 from model_store.errors import ModelStoreError
 from service.process import Unmendable, WrongUsage
-from service.settings_text import complaint
 
 COMMANDS = {
     "up": "run everything on this machine",
@@ -76,6 +75,8 @@ def main(arguments: Sequence[str] | None = None, *, unmendable: int = 1) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValidationError, SettingsError) as error:
+        from service.settings_text import complaint  # here: `tidemill --help` has no settings
+
         return _complain(f"wrong settings: {complaint(error)}", 2)
     except Unmendable as error:
         return _complain(str(error), unmendable)

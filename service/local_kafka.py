@@ -6,9 +6,9 @@ group changes, its members wait out the session timeout less a second.
 """
 
 import ctypes
+import importlib.util
 import signal
-
-from confluent_kafka import cimpl
+from pathlib import Path
 
 _PRODUCER = 0  # rd_kafka_type_t
 _JOIN_DELAY_MS = 100  # how long an empty group waits for more members; 3 s if nobody says otherwise
@@ -17,7 +17,7 @@ _JOIN_DELAY_MS = 100  # how long an empty group waits for more members; 3 s if n
 def main() -> None:
     # By librdkafka's own functions: a cluster made by confluent_kafka (a Producer with `test.mock.num.brokers`) cannot
     # be told the delay, and everyone's first list came 3 s later.
-    kafka = ctypes.CDLL(cimpl.__file__)
+    kafka = ctypes.CDLL(_library())
     for function in (kafka.rd_kafka_conf_new, kafka.rd_kafka_new, kafka.rd_kafka_mock_cluster_new):
         function.restype = ctypes.c_void_p
     kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
@@ -36,6 +36,14 @@ def main() -> None:
     print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
     while True:
         signal.pause()
+
+
+def _library() -> str:
+    """Where librdkafka lies: within the package, which itself is not imported, as everybody waits for this process."""
+    package = importlib.util.find_spec("confluent_kafka")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    return str(next(Path(package.submodule_search_locations[0]).glob("cimpl*.so")))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,20 @@ One class a process. A setting that several processes must agree on stands in `C
 
 import logging
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from consumers.decode import DecodeRules
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from model_store.errors import ModelStoreError
 from model_store.keys import Keys
 from model_store.redis_url import check_redis_url
 from service.addresses import bootstrap_servers, plain, topic
 from service.cores import usable_cores
+
+if TYPE_CHECKING:
+    from consumers.decode import DecodeRules
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +127,10 @@ class CommonSettings(BaseSettings):
         return text
 
     @property
-    def decode_rules(self) -> DecodeRules:
+    def decode_rules(self) -> "DecodeRules":
         """What fits, to trainer, scorers and whoever reads a file of events."""
+        from consumers.decode import DecodeRules  # here: it needs numpy, and most commands have no use for it
+
         return DecodeRules(
             event_types=self.event_weights,
             items_topic=self.items_topic,

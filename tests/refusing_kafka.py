@@ -12,6 +12,7 @@ _MANY = 100_000  # errors in a row: longer than any test asks
 class Request(IntEnum):
     """Kafka's numbers of requests."""
 
+    PRODUCE = 0
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
@@ -19,6 +20,7 @@ class Request(IntEnum):
     FIND_COORDINATOR = 10
     JOIN_GROUP = 11
     HEARTBEAT = 12
+    INIT_PRODUCER_ID = 22
 
 
 class RefusingKafka:

@@ -58,14 +58,20 @@ class ListWriter:
     @property
     def has_work(self) -> bool:
         """Whether `write` has something to do that should not wait."""
-        served = self._reloader.served
+        served = self._served
         return served is not None and (self._active.due > 0 or served.version != self._followed)
+
+    @property
+    def _served(self) -> ServedModel | None:
+        """The live model once it knows any items. One that knows none would leave nothing of the lists that are there:
+        version 1 of a new model, or all that is whole of a damaged one until the trainer has mended it."""
+        served = self._reloader.served
+        return served if served is not None and served.recommender.size else None
 
     def write(self) -> None:
         """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
         self.lists_wait = False
-        served = self._reloader.served
-        if served is None:
+        if (served := self._served) is None:
             return
         self._active.learned(from_topics(served.manifest.trained_through))
         self._followed = served.version

@@ -7,15 +7,13 @@ depend on what is recommended, so a figure measured on them is not a figure of o
 """
 
 import heapq
-import math
 import random
-from bisect import bisect
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from service.shop.wares import MAKERS, NAMES, TOPICS, VARIANTS
+from service.shop.shelves import Item, Shelves
+from service.shop.wares import NAMES, TOPICS
 
 Message = dict[str, object]
 
@@ -52,28 +50,10 @@ _CARTS_A_CLICK = 0.3
 _BUYS_THE_CART = 0.6
 _LEAVES = 0.12  # after each item
 _CHANGES_TOPIC = 0.1  # after each item
-_TAKES_A_COMPANION = 0.4  # goes on to what goes with the last item, rather than to another of the topic
 _FOLLOWS_FASHION = 0.1  # visits that look at whatever is liked, in any topic
 _IS_NEW = 0.04  # visits by somebody never seen before
 _DRIFTS = 0.15  # visits that begin with one interest exchanged for another
-_COMPANIONS = 4
-_FASHION_PEAK = 15.0  # an item that comes into fashion is chosen so many times as often, at first
 _DEVICES = ("phone", "phone", "phone", "desktop", "desktop", "tablet")
-
-
-@dataclass(slots=True)
-class _Item:
-    item_id: str
-    title: str
-    topic: int  # index into TOPICS
-    noun: str
-    maker: str
-    price: float
-    appeal: float
-    companions: tuple["_Item", ...] = ()
-    fashion: float = 0.0  # how much it was in fashion at `fashionable_at`
-    fashionable_at: float = 0.0
-    available: bool = True
 
 
 @dataclass(slots=True)
@@ -87,16 +67,8 @@ class _Shopper:
 
 class _Action(NamedTuple):
     type: str
-    item: _Item | None
+    item: Item | None
     query: str = ""
-
-
-@dataclass(slots=True)
-class _Shelf:
-    """The items of one topic, with sums to draw from."""
-
-    items: list[_Item] = field(default_factory=list)
-    sums: list[float] = field(default_factory=list)
 
 
 class Shop:
@@ -106,18 +78,11 @@ class Shop:
         self._config = config
         self._random = random.Random(config.seed)
         self._opened_at_ms = config.opened_at_ms
-        self._now = 0.0
-        self._titles: set[str] = set()
-        self._items: list[_Item] = []
-        self._shelves = [_Shelf() for _ in TOPICS]
-        self._sold_out: list[tuple[float, _Item]] = []  # until when; in order
         self._events = 0
         self._people = 0
-        for _ in range(config.items):
-            self._add_item()
-        self._opening = [self._item_message(item) for item in self._items]
-        for topic in range(len(TOPICS)):
-            self._weigh(topic)
+        self._shelves = Shelves(self._random, config.items, config.fashion_half_life, config.restocked_after)
+        self._opening = [self._item_message(item) for item in self._shelves.items]
+        self._shelves.weigh_all()
         self._visitors_at_once = max(1, round(config.rate * config.mean_gap))
         # a tenth of these people make a good third of the visits (`_next_shopper`)
         self._shoppers = [self._new_shopper() for _ in range(max(config.shoppers, 3 * self._visitors_at_once))]
@@ -144,15 +109,16 @@ class Shop:
         while True:
             at, serial, shopper, visit = queue[0]
             while next_item <= at:
-                yield Moment(next_item, "items", self._item_message(self._arrival(next_item), next_item))
+                yield Moment(next_item, "items", self._item_message(self._shelves.arrival(next_item), next_item))
                 next_item += config.new_item_every
             while next_sold_out <= at:
-                yield from self._stock_changes(next_sold_out)
+                for item in self._shelves.change_stock(next_sold_out):
+                    yield Moment(next_sold_out, "items", self._item_message(item, next_sold_out))
                 next_sold_out += config.sold_out_every
             while next_fashion <= at:
-                self._change_fashion(next_fashion)
+                self._shelves.change_fashion(next_fashion)
                 next_fashion += config.fashion_every
-            self._now = at
+            self._shelves.now = at
             action = next(visit, None)
             while action is None:  # the visit is over, and somebody else comes in its place
                 shopper.is_here = False
@@ -170,10 +136,10 @@ class Shop:
         if rng.random() < _DRIFTS:
             shopper.interests[rng.randrange(len(shopper.interests))] = self._some_topic(shopper.interests[0])
         topic = self._pick_topic(shopper)
-        item = self._pick(topic)
+        item = self._shelves.pick(topic)
         if rng.random() < _SEARCHES_FIRST:
             yield _Action("search", None, item.noun)
-        cart: list[_Item] = []
+        cart: list[Item] = []
         while True:
             yield _Action("view", item)
             if rng.random() < _CLICKS_A_VIEW:
@@ -185,9 +151,9 @@ class Shop:
                 break
             if rng.random() < _CHANGES_TOPIC:
                 topic = self._pick_topic(shopper)
-                item = self._pick(topic)
+                item = self._shelves.pick(topic)
             else:
-                item = self._pick_after(item)
+                item = self._shelves.pick_after(item)
         if cart and rng.random() < _BUYS_THE_CART:
             for bought in cart:
                 yield _Action("purchase", bought)
@@ -195,27 +161,12 @@ class Shop:
     def _pick_topic(self, shopper: _Shopper) -> int:
         rng = self._random
         if rng.random() < _FOLLOWS_FASHION:
-            return self._best_liked_of(8).topic
+            return self._shelves.best_liked_of(8).topic
         # the first interest half of the time, the second a quarter of it, and so on
         for topic in shopper.interests[:-1]:
             if rng.random() < 0.5:
                 return topic
         return shopper.interests[-1]
-
-    def _pick(self, topic: int) -> _Item:
-        shelf = self._shelves[topic]
-        # rounding may put the draw on the very end
-        return shelf.items[min(bisect(shelf.sums, self._random.random() * shelf.sums[-1]), len(shelf.items) - 1)]
-
-    def _pick_after(self, last: _Item) -> _Item:
-        if last.companions and self._random.random() < _TAKES_A_COMPANION:
-            companion = self._random.choice(last.companions)
-            if companion.available:
-                return companion
-        return self._pick(last.topic)
-
-    def _best_liked_of(self, n: int) -> _Item:
-        return max(self._random.choices(self._items, k=n), key=self._liking)
 
     # who the shoppers are
 
@@ -251,93 +202,12 @@ class Shop:
             return rng.choice([n for n, topic in enumerate(TOPICS) if topic.category == TOPICS[like].category])
         return rng.randrange(len(TOPICS))
 
-    # what is on the shelves
-
-    def _add_item(self) -> _Item:
-        rng = self._random
-        number = rng.randrange(len(TOPICS))
-        topic = TOPICS[number]
-        while True:
-            noun, maker = rng.choice(topic.nouns), rng.choice(MAKERS)
-            title = f"{maker} {rng.choice(topic.qualities)} {noun}"
-            if title in self._titles:
-                title = f"{title}, {rng.choice(VARIANTS)}"
-            if title not in self._titles:
-                break
-        self._titles.add(title)
-        # the price leans to the lower end, and ends in 9 or 5 as prices do
-        price = round(topic.low + (topic.high - topic.low) * rng.random() ** 2) + rng.choice((0.95, 0.99, 0.49, 0.0))
-        item = _Item(
-            f"sku-{len(self._items) + 1:05d}", title, number, noun, maker, round(price, 2), rng.lognormvariate(0.0, 1.0)
-        )
-        shelf = self._shelves[number].items
-        # what goes with it: of the same topic, and another thing
-        others = [other for other in shelf if other.noun != noun]
-        item.companions = tuple(rng.sample(others, min(_COMPANIONS, len(others))))
-        for other in item.companions[:2]:  # the tie holds in both directions for some
-            if len(other.companions) < 2 * _COMPANIONS:
-                other.companions = (*other.companions, item)
-        shelf.append(item)
-        self._items.append(item)
-        return item
-
-    def _liking(self, item: _Item) -> float:
-        if not item.available:
-            return 0.0
-        if item.fashion == 0.0:
-            return item.appeal
-        age = (self._now - item.fashionable_at) / self._config.fashion_half_life
-        return item.appeal * (1.0 + item.fashion * math.exp2(-age))
-
-    def _weigh(self, topic: int) -> None:
-        shelf = self._shelves[topic]
-        if not shelf.items or not any(item.available for item in shelf.items):
-            # a shelf is never empty: a topic without items borrows the best liked one
-            self._restock_or_fill(topic)
-        shelf.sums = list(accumulate(self._liking(item) for item in shelf.items))
-
-    def _restock_or_fill(self, topic: int) -> None:
-        shelf = self._shelves[topic]
-        if not shelf.items:
-            shelf.items.append(self._random.choice(self._items))
-        for item in shelf.items:
-            item.available = True
-
-    def _arrival(self, at: float) -> _Item:
-        self._now = at
-        item = self._add_item()
-        # what is new is looked at
-        item.fashion, item.fashionable_at = _FASHION_PEAK, at
-        self._weigh(item.topic)
-        return item
-
-    def _change_fashion(self, at: float) -> None:
-        self._now = at
-        item = self._random.choice(self._items)
-        item.fashion, item.fashionable_at = _FASHION_PEAK, at
-        for topic in range(len(TOPICS)):
-            self._weigh(topic)
-
-    def _stock_changes(self, at: float) -> Iterator[Moment]:
-        self._now = at
-        while self._sold_out and self._sold_out[0][0] <= at:
-            _, item = self._sold_out.pop(0)
-            item.available = True
-            self._weigh(item.topic)
-            yield Moment(at, "items", self._item_message(item, at))
-        item = self._random.choice(self._items)
-        if item.available and sum(other.available for other in self._shelves[item.topic].items) > 1:
-            item.available = False
-            self._sold_out.append((at + self._config.restocked_after, item))
-            self._weigh(item.topic)
-            yield Moment(at, "items", self._item_message(item, at))
-
     # the messages
 
     def _ts(self, at: float) -> int:
         return self._opened_at_ms + int(at * 1000)
 
-    def _item_message(self, item: _Item, at: float = 0.0) -> Message:
+    def _item_message(self, item: Item, at: float = 0.0) -> Message:
         topic = TOPICS[item.topic]
         return {
             "item_id": item.item_id,

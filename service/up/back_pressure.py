@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from consumers.producer import KafkaPublisher
-from service.up.observe import Figures, outstanding
+from service.up.figures import Figures, outstanding
 
 # The embedded Kafka keeps about 5 MB a partition, of four, and forgets what is older. Publishing waits while more than
 # this is not yet learned from: a half of it, for partitions are not filled evenly.

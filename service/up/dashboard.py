@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from service.up.observe import Quantiles
+from service.up.figures import Quantiles
 from service.up.view import View
 
 ABSENT = "-"

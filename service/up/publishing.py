@@ -12,8 +12,9 @@ from service.shop.shop import ShopConfig
 from service.shop.spotlight import Spotlight
 from service.shop.traffic import Catalogue, FileTraffic, ShopTraffic, Traffic, TrafficThread
 from service.up.back_pressure import BackPressure
-from service.up.observe import Figures, Rate
+from service.up.figures import Figures
 from service.up.options import UpOptions
+from service.up.recent import Rate
 
 SHOP_RATE = 300.0  # events per second
 FILE_RATE = 500.0  # events per second of a file, where neither a rate nor a speed is asked for

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.up.observe import Figures
+from service.up.figures import Figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.shop.spotlight import Action
 from service.shop.traffic import Catalogue
-from service.up.observe import Figures, Listed
+from service.up.figures import Figures, Listed
 from service.up.publishing import Publishing
 from service.up.running import Run
 from service.up.supervisor import Service, Supervisor

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -14,6 +14,7 @@ from consumers.kafka_source import KafkaSource
 from consumers.letters import DeadLetter, Refused, dead_letter
 from consumers.records import Record
 from tests import brokers
+from tests.refusing_kafka import RefusingKafka, Request
 
 
 @pytest.fixture(params=["mock", pytest.param("real", marks=pytest.mark.slow)])
@@ -247,6 +248,63 @@ def test_too_large_without_value_key_and_headers_is_refused_and_kept_whole() -> 
     assert dead.take_refused() == [Refused(letter, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE).str())]
     assert sizes[:4] == [(40_000, True, 6)] * 2 + [(40_000 - 16_384, True, 7), (11_808, True, 7)]
     assert sizes[-2:] == [(0, True, 7), (0, False, 6)]
+
+
+@pytest.fixture
+def refusing() -> Iterator[RefusingKafka]:
+    made = RefusingKafka()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "told"),
+    [
+        (Request.PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed"),
+        (Request.PRODUCE, KafkaError.INVALID_RECORD, "failed to validate record"),
+        (Request.PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE, "Message size too large"),
+        (Request.PRODUCE, KafkaError.POLICY_VIOLATION, "Policy violation"),
+        (Request.PRODUCE, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "sequence desynchronization"),
+        (Request.INIT_PRODUCER_ID, KafkaError.CLUSTER_AUTHORIZATION_FAILED, ""),
+    ],
+)
+def test_what_the_client_makes_of_a_refusal_is_one(
+    refusing: RefusingKafka, request_: Request, error: int, told: str
+) -> None:
+    refusing.refuse(request_, error)
+    dead = KafkaDeadLetters(refusing.bootstrap)
+    sent = [letter_of("events", str(n).encode(), str(n).encode()) for n in range(20)]
+    dead.send(sent)
+    assert dead.flush(30)
+    refused = dead.take_refused()
+    assert {each.letter for each in refused} == set(sent)
+    assert all(told in each.error for each in refused)
+    dead.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (Request.PRODUCE, KafkaError.NOT_LEADER_FOR_PARTITION),
+        (Request.PRODUCE, KafkaError.NOT_ENOUGH_REPLICAS),
+        (Request.PRODUCE, KafkaError.REQUEST_TIMED_OUT),
+        (Request.PRODUCE, KafkaError.KAFKA_STORAGE_ERROR),
+        (Request.PRODUCE, KafkaError.UNKNOWN),
+        (Request.INIT_PRODUCER_ID, KafkaError.COORDINATOR_LOAD_IN_PROGRESS),
+    ],
+)
+def test_what_the_client_makes_of_a_passing_trouble_is_waited_for(
+    refusing: RefusingKafka, request_: Request, error: int
+) -> None:
+    refusing.refuse(request_, error)
+    dead = KafkaDeadLetters(refusing.bootstrap)
+    dead.send([letter_of("events", str(n).encode()) for n in range(20)])
+    assert not dead.flush(1)
+    refusing.allow(request_)
+    assert dead.flush(30)
+    assert dead.take_refused() == []
+    assert len({letter.value for letter in letters(refusing.bootstrap, "events", 20)}) == 20
+    dead.close()
 
 
 @pytest.mark.slow

@@ -280,7 +280,7 @@ _json = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["user_id", "item_id", "type", "ts", "value", "context", "event_id"]), _json))
+@given(st.dictionaries(st.sampled_from(list(Interaction.model_fields)), _json))
 def test_no_json_raises_and_what_is_accepted_is_bounded(changes: dict[str, Any]) -> None:
     value = json.dumps({"user_id": "u", "item_id": "i", "type": "view", "ts": 1} | changes).encode()
     event = outcome_of(event_record(value))
@@ -289,6 +289,9 @@ def test_no_json_raises_and_what_is_accepted_is_bounded(changes: dict[str, Any])
         event.user_id.encode()
         assert -(2**63) <= event.ts <= NOW_MS + 24 * HOUR_MS
         assert event.value is None or abs(event.value) < float("inf")
+        assert 1 <= len(event.session_id or "x") <= 128
+        assert len(event.query or "") <= 1000
+        assert len(event.context or {}) <= 64
 
 
 @settings(max_examples=40, deadline=None)

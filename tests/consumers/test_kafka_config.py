@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from consumers import dead_letters, kafka_clients, kafka_source, producer
-from consumers.kafka_clients import check_config
+from consumers.kafka_clients import WrongConfig, check_config
 from consumers.kafka_config import NEEDED
 from service.cli import main
 from service.settings import CommonSettings
@@ -24,6 +24,7 @@ TUNING = {
     "batch.size",
     "message.max.bytes",  # a letter that is too large by it is shortened
     "queue.buffering.max.messages",
+    "topic.metadata.propagation.max.ms",  # letters to a topic that is not there go to Redis later, or sooner
     "client.id",
     "log_level",
 }
@@ -88,6 +89,12 @@ def test_what_is_for_whoever_runs_it_is_taken(config: dict[str, Any], capfd: pyt
 def test_settings_refuse_it_when_they_are_read() -> None:
     with pytest.raises(ValidationError, match=r"enable\.partition\.eof is not to be set"):
         CommonSettings(kafka_config={"enable.partition.eof": False})
+
+
+def test_what_other_settings_make_wrong_is_a_line_where_the_client_is_made() -> None:
+    with pytest.raises(WrongConfig, match=r"^TIDEMILL_KAFKA_CONFIG: .*`max\.poll\.interval\.ms`") as wrong:
+        kafka_source.KafkaSource("127.0.0.1:1", "g", session_timeout_ms=60_000, extra={"max.poll.interval.ms": 50_000})
+    assert len(str(wrong.value).splitlines()) == 1
 
 
 def test_every_key_that_the_clients_set_is_either_needed_or_tuning(monkeypatch: pytest.MonkeyPatch) -> None:

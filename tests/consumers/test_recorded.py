@@ -42,9 +42,12 @@ def first_reading(log: MemoryLog, max_events: int, polls: list[int], now_ms: int
     batcher = MicroBatcher(max_events, 1.0, list(RULES.event_types), lambda: 0.0)
     batches: list[MicroBatch] = []
     sizes = iter([size for size in polls if size])
-    while records := source.poll(next(sizes, 50), 0):
+    while True:
+        records = source.poll(next(sizes, 50), 0)
         batches += batcher.add(decode(records, RULES, now_ms))
         batcher.pass_over(source.positions())
+        if not records:
+            break
     last = batcher.flush()
     return batches + ([last] if last is not None else [])
 
@@ -181,6 +184,26 @@ def test_a_stream_that_gives_nothing_is_given_up() -> None:
     )
     with pytest.raises(NoAnswer, match=r"events\[0\] 0\.\.0"):
         stream.read([OffsetRange("events", 0, 0, 1)], 1, [])
+
+
+def test_where_the_end_is_not_known_yet_it_has_not_been_reached() -> None:
+    log = MemoryLog()
+    log.create("events", 1)
+    for n in range(6):
+        log.append("events", event_json(ts=n), b"u1", 0, NOW_MS)
+
+    class Unheard(MemorySource):
+        caught_up = True  # it was read to its end before, and then sought back
+
+        def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+            return super().poll(2, timeout_s)
+
+        def end_offsets(self) -> dict[TopicPartition, int]:
+            return {}
+
+    wanted = OffsetRange("events", 0, 0, 6)
+    stream = RecordedStream(Unheard(log, "again"), [wanted], RULES.event_types, "items", patience_s=1.0)
+    assert stream.read([wanted], 6, []).ts.tolist() == list(range(6))
 
 
 def test_from_kafka_too_what_was_let_go_is_read_again() -> None:

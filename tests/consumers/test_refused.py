@@ -6,16 +6,14 @@ answers. Each was "ok" for ever: the client that asks for the ends of the partit
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from confluent_kafka import admin as kafka_admin
-from confluent_kafka.admin import AdminClient
 
 from consumers.kafka_source import KafkaSource
 from consumers.records import TopicPartition
 from tests import brokers
+from tests.consumers.acls import AUTHORIZER, Acls
 from tests.refusing_kafka import RefusingKafka, Request
 
 TOLD_WITHIN_S = 10.0
@@ -120,6 +118,22 @@ def test_a_member_whose_client_failed_for_good_joins_anew_with_another(kafka: Re
     reader.source.close()
 
 
+def test_who_reads_without_a_group_goes_on_where_the_client_that_failed_had_come_to(kafka: RefusingKafka) -> None:
+    for number in range(2):
+        brokers.produce(kafka.bootstrap, "events", b"x", partition=number)
+    brokers.flush(kafka.bootstrap)
+    reader = Reader(kafka.bootstrap, "events")
+    reader.until(lambda: len(reader.read) == 2 and len(reader.source.positions()) == 4)
+    # As librdkafka tells it; no answer of a broker makes a client fail that is in no group.
+    reader.source._on_client_error(KafkaError(KafkaError._FATAL, "fenced", True))
+    assert not reader.source.status.healthy
+    publish(kafka.bootstrap, "events", RECORDS)
+    reader.until(lambda: len(reader.read) == 2 + RECORDS and reader.source.status.healthy)
+    assert len(set(reader.read)) == 2 + RECORDS
+    reader.source._on_client_error(KafkaError(KafkaError._FATAL, "fenced again", True))
+    reader.source.close()  # which does not wait for that client
+
+
 def test_a_member_for_whom_there_is_no_partition_is_well_and_says_so(kafka: RefusingKafka) -> None:
     publish(kafka.bootstrap, "events", RECORDS)
     readers = [Reader(kafka.bootstrap, "events", "g") for _ in range(6)]
@@ -136,34 +150,10 @@ def test_a_member_for_whom_there_is_no_partition_is_well_and_says_so(kafka: Refu
 
 # on a broker that has an authorizer
 
-acl: Any = kafka_admin  # its classes of access control are not in `__all__`
-
-
-class Acls:
-    def __init__(self, bootstrap: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-
-    def allow(self, kind: str, name: str, operation: str) -> None:
-        """To anybody; and so all other operations on it are denied. `kind`: TOPIC or GROUP."""
-        rule = acl.AclBinding(
-            acl.ResourceType[kind],
-            name,
-            acl.ResourcePatternType.LITERAL,
-            "User:ANONYMOUS",
-            "*",
-            acl.AclOperation[operation],
-            acl.AclPermissionType.ALLOW,
-        )
-        for done in self._admin.create_acls([rule]).values():
-            done.result()
-
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
-    broker = brokers.new_real_broker(
-        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "allow.everyone.if.no.acl.found=true",
-    )
+    broker = brokers.new_real_broker(*AUTHORIZER)
     yield broker.bootstrap
     broker.remove()
 

@@ -108,8 +108,13 @@ def test_of_two_that_start_at_once_one_publishes(world: World) -> None:
     assert [process.poll() for process in both] == [None, None]
     leading = [world.health(process)[0] for process in both]
     assert sorted(leading) == [200, 503]  # the other one stands by
-    both[leading.index(200)].terminate()
-    assert both[leading.index(200)].wait(30) == 0
+    leader, standby = (both[leading.index(status)] for status in (200, 503))
+    assert [world.metric(each, "trainer_leads") for each in (leader, standby)] == [1, 0]
+    for of_the_model in ("model_age_seconds", "model_version", "gate_open"):
+        assert world.metric(leader, of_the_model) is not None
+        assert world.metric(standby, of_the_model) is None  # it has none: a 0 would pass for one
+    leader.terminate()
+    assert leader.wait(30) == 0
     clicks(world, 500, 300, rng)
     learned_once(world, 800)
     assert len({manifest["run_id"] for manifest in published(world)}) == 2

@@ -140,21 +140,23 @@ def test_what_is_held_is_bounded_and_each_event_measured_or_counted(
             assert fresh.held == sum(map(sum, held.values())) + sum(queued)
 
 
-@given(st.data(), st.integers(1, 5))
-def test_without_weights_no_more_users_and_events_are_held_than_the_limits_say(data: st.DataObject, limit: int) -> None:
+@given(st.lists(st.tuples(st.integers(0, 11), st.booleans()), max_size=60), st.integers(1, 5))
+def test_without_weights_no_more_users_and_events_are_held_than_the_limits_say(
+    acts: list[tuple[int, bool]], limit: int
+) -> None:
     """The scorer's memory, however long there is no version: users as well as what is remembered of each."""
     fresh = Freshness()
     users = ActiveUsers(limit, fresh)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "WAITING", 10)
         patch.setattr(module, "UNLEARNED_PER_PARTITION", 7)
-        for offset in range(data.draw(st.integers(0, 60))):
-            name = data.draw(st.sampled_from([f"u{n}" for n in range(12)]))
+        for offset, (user, forgetting) in enumerate(acts):
+            name = f"u{user}"
             if name not in users:
                 users.add(ActiveUser(name, b"", UserHistory(last_event_ms=offset)))
             one: PlacedEvent = taken(name, offset, HERE, offset)
             users.acted(users[name], one)
-            if data.draw(st.booleans()):
+            if forgetting:
                 users.forget_quiet(offset - 3)
                 assert len(users) <= limit
                 assert users.due <= limit

@@ -25,9 +25,10 @@ from service.scoring.list_writer import DEFAULT_LIST_EVERY_S, LATEST_AGE_S, List
 from service.scoring.reloader import Reloader
 from service.scoring.user_history import UserHistory
 from service.settings import ScorerSettings
+from service.training.learner import Learner
 from tests.consumers.samples import NOW_MS, item_json
 from tests.service.scoring.workers import ITEMS, Clock
-from tests.service.scoring.worlds import Trainer, body_of, items_of
+from tests.service.scoring.worlds import CONFIG, Trainer, body_of, items_of
 
 HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -200,6 +201,24 @@ def test_without_weights_nothing_is_written_and_nobody_forgotten(connection: Red
     desk.publish()
     desk.write()
     assert desk.body("a")["events_seen"] == 1
+
+
+def test_a_model_that_knows_no_items_leaves_lists_as_they_are(connection: RedisConnection) -> None:
+    """As a scorer has it that starts while the live version is damaged, and only version 1 is whole."""
+    desk = Desk(connection, versions=0)
+    desk.trainer.learner = Learner(CONFIG)
+    before = UserList("a", ["i1"], b'{"items": [{"item_id": "i1"}]}', [HERE])
+    desk.lists.write_lists([before])
+    desk.lists.write_default(before.raw)
+    desk.publish()
+    desk.act("a")
+    desk.write(DEFAULT_LIST_EVERY_S)
+    assert not desk.writer.has_work
+    assert (desk.lists.read_list("a"), desk.lists.read_default()) == (before.raw, before.raw)
+    desk.publish(learn=True)
+    desk.write(DEFAULT_LIST_EVERY_S)
+    assert desk.body("a")["model_version"] == 2
+    assert len(desk.default()) == 10
 
 
 def test_the_trending_list_is_written_once_a_while(desk: Desk) -> None:

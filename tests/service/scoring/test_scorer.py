@@ -1,5 +1,6 @@
 """The loop as a whole: what scorers promise who come, go, die and take over from each other."""
 
+import dataclasses
 import math
 import threading
 import time
@@ -17,10 +18,13 @@ from model_store.redis_connection import RedisConnection, connect
 from service.model.config import HistoryConfig
 from service.process import Fatal
 from service.scoring import scorer as module
+from service.scoring.live_rule import FACT
 from service.scoring.read_offsets import COMMIT_AFTER_S
+from service.training.learner import Learner
 from tests.consumers.samples import event_json
 from tests.redis_server import redis_server
 from tests.service.scoring.workers import ITEMS, Worker, World, go_back, in_redis, started
+from tests.service.scoring.worlds import CONFIG, body_of
 
 HERE, THERE = TopicPartition("events", 0), TopicPartition("events", 1)
 
@@ -527,6 +531,31 @@ def test_histories_are_as_the_live_version_says_even_before_it_is_loaded(world: 
     world.act("a", "i4", type="click")
     worker.until(lambda: worker.seen("a") == 4)
     assert worker.lists.histories(["a"])["a"].history.items == ["i2", "i3"]
+
+
+def test_a_low_rating_by_the_live_version_s_scale_takes_its_item_out_of_the_list(world: World) -> None:
+    """Though the scorer was started without a scale, and until the user wants the item again."""
+    learner = Learner(dataclasses.replace(CONFIG, history=HistoryConfig(rating_scale=(1, 5))), evaluate_sample=0)
+    world.trainer.learner = learner
+    world.trainer.learn(200)
+    world.trainer.publish(snapshot=True)
+    worker = started(world, top_k=100)
+    world.act("b", "i1")
+
+    def reflected() -> int:
+        """How many of the user's events the list takes into account."""
+        raw = worker.lists.read_list("a")
+        return 0 if raw is None else int(body_of(raw)["events_seen"])
+
+    for value, listed in ((5.0, True), (2.0, False), (None, True), (1.0, False), (3.0, True)):
+        before = reflected()
+        world.act("a", "i1", type="rating", value=value)
+        while reflected() == before:
+            worker.turn(1)
+        assert ("i1" in worker.items("a")) == listed
+    assert "i1" in worker.items("b")
+    assert worker.lists.histories(["a"])["a"].history.items == ["i1"] * 3
+    assert worker.health.report()[1][FACT] == ["rating_scale 1,5, here (none)"]
 
 
 def test_a_whole_run_ends_with_everything_stored(world: World) -> None:

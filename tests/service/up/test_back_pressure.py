@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.up.back_pressure import BackPressure, behind_bytes
-from service.up.observe import Figures
+from service.up.figures import Figures
 from tests.service.up.memory_publisher import MemoryPublisher
 
 

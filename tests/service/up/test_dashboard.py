@@ -12,7 +12,7 @@ from service.up.dashboard import (
     sparkline,
     summary,
 )
-from service.up.observe import Figures, Quantiles
+from service.up.figures import Figures, Quantiles
 from service.up.view import ProcessRow, Shown, View, WatchedShopper
 
 NOTHING_KNOWN = View(uptime=3.0, kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", figures=Figures())

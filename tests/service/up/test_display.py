@@ -4,7 +4,7 @@ from contextlib import suppress
 from rich.console import Console
 
 from service.up.display import Display, Lines, Picture, introduction
-from service.up.observe import Figures
+from service.up.figures import Figures
 from service.up.servers import Server
 from service.up.view import View
 from tests.service.up.test_dashboard import ALL_KNOWN, NOTHING_KNOWN

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consumers.event_file import FileError
-from service.up.observe import Figures
+from service.up.figures import Figures
 from service.up.options import UpOptions
 from service.up.publishing import Publishing
 from tests.service.processes import until

@@ -7,7 +7,8 @@ import pytest
 from model_store.keys import Keys
 from model_store.redis_connection import connect
 from service.local import CannotStartError, embedded_kafka, embedded_redis
-from service.up.observe import Figures, Observer
+from service.up.figures import Figures
+from service.up.observe import Observer
 from service.up.options import UpOptions
 from service.up.running import Run, environment, live_version, running, services
 from service.up.servers import Server

@@ -8,7 +8,8 @@ from model_store.keys import Keys
 from model_store.redis_connection import connect
 from service.shop.spotlight import Action
 from service.shop.traffic import Catalogue
-from service.up.observe import Figures, Listed, Observer
+from service.up.figures import Figures, Listed
+from service.up.observe import Observer
 from service.up.options import UpOptions
 from service.up.publishing import Publishing
 from service.up.running import Run
