@@ -1,17 +1,31 @@
 """Which tests may run side by side, under `pytest -n 4`: all but those that share a world, which stay together."""
 
+import functools
 import re
+from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Processes that are dear to start, and in `test_neighbours` those that must outlive each of its tests, in their order.
-_WORLDS = re.compile(r".*/(?:(test_kills)\.py|(test_neighbours)\.py::.*\[(mock|real))")
+_ROOT = Path(__file__).resolve().parent.parent
+_KAFKA = re.compile(r"\[(mock|real)\b")
 
 
 def world_of(test: str) -> str:
-    """The world that a test shares with others, or itself. test: its node id, as `tests/test_docs.py::test_x[1]`."""
-    found = _WORLDS.match(test)
-    return " ".join(filter(None, found.groups())) if found else test
+    """The world that a test shares with others, or the test itself, given by its id (`tests/test_docs.py::test_x[1]`).
+
+    The tests of a file with fixtures of a whole module share one for each kind of Kafka: servers and processes that are
+    dear to start, or that must outlive each of its tests, in their order.
+    """
+    file, _, name = test.partition("::")
+    if not _has_world(_ROOT / file):
+        return test
+    kafka = _KAFKA.search(name)
+    return f"{file} {kafka[1]}" if kafka else file
+
+
+@functools.cache
+def _has_world(file: Path) -> bool:
+    return '@pytest.fixture(scope="module"' in file.read_text()
 
 
 class ByWorld(LoadScopeScheduling):  # type: ignore[misc]  # it comes without types
