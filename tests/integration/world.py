@@ -151,6 +151,10 @@ class World:
         raw = None if version is None else self.redis.call("GET", f"{MODEL}manifest:{int(version)}")
         return None if raw is None else orjson.loads(raw)
 
+    def live_events(self) -> int:
+        """How many events the live version has learned from."""
+        return int((self.live() or {"events_trained": 0})["events_trained"])
+
     def learned_all(self) -> dict[str, Any] | None:
         """The live manifest, once it has learned from everything sent."""
         live = self.live()
