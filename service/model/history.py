@@ -81,11 +81,12 @@ class HistoryRule:
         return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
-        """The weight of one event. Raises: KeyError for a type that is not accepted."""
-        weight = self.event_weights[event.type]
+        """The weight of one event; 0 for a type that is not accepted: an earlier version's rule may have accepted it."""
+        if event.type not in self.event_weights:
+            return 0.0
         if event.type == RATING and event.value is not None and self.rating_scale is not None:
             return float(self._rated(np.array(event.value), self.rating_scale))
-        return weight
+        return self.event_weights[event.type]
 
     def weights(self, types: NDArray[np.int16], values: NDArray[np.float64]) -> NDArray[np.float64]:
         """[n] the weights of a batch's events. `types` [n] and `values` [n]: the columns of a `MicroBatch`.
