@@ -81,7 +81,8 @@ class HistoryRule:
         return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
-        """The weight of one event; 0 for a type that is not accepted: an earlier version's rule may have accepted it."""
+        """The weight of one event; 0 for a type that is not accepted: an earlier version's rule may have accepted
+        it."""
         if event.type not in self.event_weights:
             return 0.0
         if event.type == RATING and event.value is not None and self.rating_scale is not None:
