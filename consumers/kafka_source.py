@@ -7,7 +7,6 @@ is what the source knows of itself.
 import contextlib
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -170,9 +169,7 @@ class KafkaSource:
             return
         self._closed = True
         self._watch.close()
-        if self._reading.fatal:
-            _abandon(self._consumer)
-        else:
+        if not self._reading.fatal:
             self._consumer.close()
 
     # what comes in
@@ -286,8 +283,8 @@ class KafkaSource:
         logger.error("the Kafka client has failed for good, so another one goes on: %s", why)
         self._join_anew_at = time.monotonic() + _JOIN_ANEW_S
         going_on = [(partition, self._where(partition)) for partition in reading]
-        failed, self._consumer = self._consumer, self._make()
-        _abandon(failed)
+        # The one that failed is let go, not closed: closing it may never end, with a core busy for as long.
+        self._consumer = self._make()
         self._reading = self._reading.anew(f"joining anew, after: {why}")
         self._gaps.forget(reading)
         if self._subscription is not None:
@@ -307,16 +304,6 @@ class KafkaSource:
             self._reading.give_up(partitions)
             self._unread.difference_update(partitions)
             self._gaps.forget(partitions)
-
-
-def _abandon(consumer: Consumer) -> None:
-    """Close it, however long that takes: a client that has failed for good may never come back from it."""
-
-    def close() -> None:
-        with contextlib.suppress(KafkaException, RuntimeError):
-            consumer.close()
-
-    threading.Thread(target=close, name="kafka-abandoned", daemon=True).start()
 
 
 def _name(partition: TopicPartition) -> str:
