@@ -1,6 +1,7 @@
 """The bounded pipe from the feeder process to its parent: columns as bytes, nothing pickled.
 
-A message begins with one byte for its kind. A status or a refused letter is then a JSON object; a batch (little-endian):
+A message begins with one byte for its kind. A status or a refused letter is then a JSON object, and a batch is
+(little-endian):
 
     u32 n events · u32 bytes of the JSON part · u32 bytes of the users · u32 bytes of the items
     user i32[n] · item i32[n] · type i16[n] · ts i64[n] · value f64[n] · event_key i64[n] · kafka_ts i64[n]

@@ -1,6 +1,6 @@
-"""What a Redis URL may say, so that what is wrong with it is said when it is read, and not by the first command.
+"""Checks a Redis URL when the settings are read, rather than with the first command.
 
-No message holds the URL, nor any part of it that may be of a password.
+No message holds the URL, nor a part of it that may belong to a password.
 """
 
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -9,7 +9,7 @@ _SCHEMES = ("redis", "rediss", "unix")
 _QUOTES = ("'", '"')
 _FORM = "redis://host:6379/0, rediss:// with TLS, or unix:///path/of/redis.sock"
 
-# What may stand behind the `?`. The client knows more options, some of which would change what answers look like.
+# The options allowed behind the `?`. The client knows more, some of which would change the form of answers.
 _OPTIONS = frozenset(
     {
         "db",
@@ -37,7 +37,7 @@ _TLS_OPTIONS = frozenset(
 
 
 def check_redis_url(url: str) -> None:
-    """Raises ValueError, with one line that says what is wrong and what would do."""
+    """Raises ValueError with one line: what is wrong, and what would be right."""
     if url != url.strip() or url.startswith(_QUOTES) or url.endswith(_QUOTES):
         raise ValueError("there are blanks or quotes around it: they are not part of the address")
     if not url.isprintable() or " " in url:

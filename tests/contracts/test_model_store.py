@@ -148,7 +148,7 @@ def test_blobs_come_back_as_they_were_put(store: ModelStore) -> None:
     assert list(refs) == list(blobs)
     assert {name: ref.bytes for name, ref in refs.items()} == {name: len(data) for name, data in blobs.items()}
     assert store.get_blobs(list(refs.values())) == list(blobs.values())
-    assert store.get_blob(refs["trainer/0"]) == blobs["trainer/0"]
+    assert store.get_blobs([refs["trainer/0"]])[0] == blobs["trainer/0"]
     assert store.put_blobs(blobs) == refs
     nowhere = BlobRef(key="tidemill:blob:" + "0" * 64, bytes=1, checksum="0" * 64)
     assert store.get_blobs([nowhere, refs["weights/1"]]) == [None, blobs["weights/1"]]
@@ -613,8 +613,8 @@ def test_a_manifest_cannot_make_us_delete_other_peoples_keys(shelf: Shelf) -> No
     store.publish(manifest(1, blobs={"weights/0": BlobRef(key="tidemill:recs:u1", bytes=6, checksum="a" * 64)}), lease)
     publish(store, lease, 2, None, small())
     store.delete([1])
-    assert store.get_blob(BlobRef(key="tidemill:recs:u1", bytes=6, checksum="a" * 64)) == b"a list"
-    assert store.get_blob(ref) == b"mine"
+    assert store.get_blobs([BlobRef(key="tidemill:recs:u1", bytes=6, checksum="a" * 64)])[0] == b"a list"
+    assert store.get_blobs([ref])[0] == b"mine"
 
 
 def test_retiring_keeps_what_is_needed_and_lets_the_rest_go(shelf: Shelf) -> None:
