@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Tests wait more than they compute, so twice as many at once as a small machine has cores.
+WORKERS ?= 4
+PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: help venv demo check test bench clean
 
@@ -29,14 +32,14 @@ check: venv      ## the quick half of `make test`: lint, types, layers, fast tes
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: venv       ## lint, types, layers and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 
 bench: venv      ## every benchmark, one figure a line
 	@for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m benchmarks.$$(basename $$f .py) || exit 1; done

@@ -7,7 +7,6 @@ knows whether this client can read.
 import contextlib
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -167,9 +166,7 @@ class KafkaSource:
             return
         self._closed = True
         self._watch.close()
-        if self._reading.fatal:
-            _abandon(self._consumer)
-        else:
+        if not self._reading.fatal:
             self._consumer.close()
 
     # what the client receives
@@ -283,8 +280,8 @@ class KafkaSource:
         logger.error("the Kafka client has failed for good, so another one goes on: %s", why)
         self._join_anew_at = time.monotonic() + _JOIN_ANEW_S
         going_on = [(partition, self._where(partition)) for partition in reading]
-        failed, self._consumer = self._consumer, self._make()
-        _abandon(failed)
+        # The one that failed is let go, not closed: closing it may never end, with a core busy for as long.
+        self._consumer = self._make()
         self._reading = self._reading.anew(f"joining anew, after: {why}")
         self._gaps.forget(reading)
         if self._subscription is not None:
@@ -304,16 +301,6 @@ class KafkaSource:
             self._reading.give_up(partitions)
             self._unread.difference_update(partitions)
             self._gaps.forget(partitions)
-
-
-def _abandon(consumer: Consumer) -> None:
-    """Close a failed client on a thread of its own: it may hang for ever."""
-
-    def close() -> None:
-        with contextlib.suppress(KafkaException, RuntimeError):
-            consumer.close()
-
-    threading.Thread(target=close, name="kafka-abandoned", daemon=True).start()
 
 
 def _headers(message: Message) -> Headers:

@@ -6,12 +6,12 @@ or the path in TIDEMILL_TEST_KAFKA_BROKER. Where there is none, its tests say so
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import itertools
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,7 +22,9 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from service.leash import Child
 from service.local import start_kafka
+from tests.patience import PATIENCE
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SCRIPT = Path(os.environ.get("TIDEMILL_TEST_KAFKA_BROKER") or _ROOT.parent / "shared" / "kafka" / "broker")
@@ -51,7 +53,7 @@ class RealBroker:
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._settings = settings
         self._controller = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         atexit.register(self.remove)
 
     def add_doors(self, advertised: Mapping[str, int]) -> dict[str, int]:
@@ -78,22 +80,23 @@ class RealBroker:
         """Start it and wait until it answers."""
         Path(self.directory, "controller.port").write_text(str(self._controller))
         command = [str(_SCRIPT), self.directory, str(self.port), *self._settings]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # It lives for seconds: compiled in a hurry it is there in two thirds of the time.
+        environment = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"} | os.environ
+        self._child = Child(command, environment=environment)
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE * 30
         while True:
             try:
                 admin.list_topics(timeout=1)
                 return
             except KafkaException:
                 assert time.monotonic() < deadline, "the broker does not answer"
-                assert self._process.poll() is None, "the broker ended"
+                assert self._child.poll() is None, f"the broker ended: {self._child.tail()}"
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
     def remove(self) -> None:
         self.kill()
@@ -125,13 +128,31 @@ def new_real_broker(*settings: str) -> RealBroker:
 
 
 @functools.cache
-def _shared_real_broker() -> RealBroker:
-    return new_real_broker()
-
-
 def real_broker() -> str:
-    """Bootstrap servers of a real broker that lives as long as the tests; skips the test where there is none."""
-    return _shared_real_broker().bootstrap
+    """Bootstrap servers of a real broker that lives as long as the tests; skips the test where there is none.
+
+    All processes of a test run share one: who needs it first starts it, and at its own end waits for the others' ends.
+    """
+    skip_without_real_broker()
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    notice = Path(tempfile.gettempdir(), f"tidemill-kafka-of-{run}")  # holds the address; locked by all who use it
+    users = os.open(notice, os.O_RDONLY | os.O_CREAT)  # open, and so locked, until this process ends
+    with open(f"{notice}.starting", "a") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if address := notice.read_text():
+            return address
+        broker = new_real_broker()
+        notice.write_text(broker.bootstrap)
+
+    def end() -> None:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        broker.remove()
+        notice.unlink()
+        Path(starting.name).unlink()
+
+    atexit.register(end)
+    return broker.bootstrap
 
 
 @functools.cache

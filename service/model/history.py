@@ -82,11 +82,12 @@ class HistoryRule:
         return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
-        """Raises KeyError for a type that is not accepted."""
-        weight = self.event_weights[event.type]
+        """0 for a type that is not accepted: an event that was, by the rule of an earlier version, still counts."""
+        if event.type not in self.event_weights:
+            return 0.0
         if event.type == RATING and event.value is not None and self.rating_scale is not None:
             return float(self._rated(np.array(event.value), self.rating_scale))
-        return weight
+        return self.event_weights[event.type]
 
     def weights(self, types: NDArray[np.int16], values: NDArray[np.float64]) -> NDArray[np.float64]:
         """[n] of a batch's events, as `MicroBatch.type` and `value`. Raises IndexError for a type that has none."""

@@ -68,6 +68,7 @@ class Histories:
         missing = [user for user in dict.fromkeys(user_ids) if user not in self._active]
         if missing:
             for user, (stamp, history) in self._lists.histories(missing).items():
+                history.last_event_ms = self._acted_ms(history.last_event_ms)
                 self._active.add(ActiveUser(user, stamp, history))
 
     def _take(self, event: Interaction, record: Record) -> None:
@@ -87,7 +88,19 @@ class Histories:
             metrics.events_misrouted.inc()
 
     def _add(self, history: UserHistory, taken: PlacedEvent) -> bool:
-        return history.take(*taken, rule=self._rule.current, hide=self._settings.hide_seen)
+        return history.take(
+            taken.event,
+            taken.where,
+            taken.offset,
+            self._acted_ms(taken.kafka_ms),
+            rule=self._rule.current,
+            hide=self._settings.hide_seen,
+        )
+
+    def _acted_ms(self, kafka_ms: int) -> int:
+        """When a user acted, by Kafka's timestamp of the event, but not later than this process's clock: a producer
+        whose clock is ahead must not keep its user active for as long."""
+        return min(kafka_ms, self._clock())
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -117,7 +130,7 @@ class Histories:
         acted: dict[TopicPartition, list[tuple[str, int]]] = {}
         for user in users:
             last = user.unsaved[-1]
-            acted.setdefault(last.where, []).append((user.user_id, last.kafka_ms))
+            acted.setdefault(last.where, []).append((user.user_id, self._acted_ms(last.kafka_ms)))
         for where, named in acted.items():
             self._lists.note_active(where, named, self._quiet_before())
 

@@ -116,6 +116,9 @@ def test_a_member_whose_client_failed_for_good_joins_anew_with_another(kafka: Re
     assert len(set(reader.read)) == 2 * RECORDS
     assert len(reader.lost) == 4
     reader.source.close()
+    used = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - used < 0.1  # the client that failed keeps no core busy
 
 
 def test_who_reads_without_a_group_goes_on_where_the_client_that_failed_had_come_to(kafka: RefusingKafka) -> None:

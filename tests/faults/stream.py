@@ -22,6 +22,7 @@ from model_store.version import Manifest
 from model_store.weights import State
 from tests.faults.reference import fingerprint
 from tests.faults.trainers import start_trainer
+from tests.patience import PATIENCE
 
 LEASE_S = 0.4  # a killed trainer's successor waits for no longer
 
@@ -135,7 +136,7 @@ class Stream:
 
     def end(self, trainer: ForkServerProcess) -> None:
         trainer.terminate()
-        trainer.join(20)
+        trainer.join(PATIENCE * 20)
         assert trainer.exitcode == 0, self._what(f"the trainer ended with {trainer.exitcode}")
 
     def kill(self, trainer: ForkServerProcess) -> None:
@@ -143,14 +144,14 @@ class Stream:
         self.wait_killed(trainer, 10)
 
     def wait_killed(self, trainer: ForkServerProcess, seconds: float) -> None:
-        trainer.join(seconds)
+        trainer.join(PATIENCE * seconds)
         assert trainer.exitcode == -signal.SIGKILL, self._what(f"the trainer ended with {trainer.exitcode}")
 
     def feed_until(self, ask: Callable[[], bool], seconds: float, more: Callable[[], Sequence[Record]]) -> None:
         """On a busy machine fewer versions come of as many events, so after a while there are more."""
-        feed_at, end = time.monotonic() + 3.0, time.monotonic() + seconds
+        feed_at, end = time.monotonic() + 3.0, time.monotonic() + PATIENCE * seconds
         while not ask():
-            assert time.monotonic() < end, self._what(f"it was not killed within {seconds:g} s")
+            assert time.monotonic() < end, self._what(f"it was not killed within {PATIENCE * seconds:g} s")
             if time.monotonic() > feed_at:
                 self.send(more())
             time.sleep(0.05)
@@ -182,9 +183,9 @@ class Stream:
         self._connection.close()
 
     def _until(self, ask: Callable[[], bool], seconds: float, what: str) -> None:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE * seconds
         while not ask():
-            assert time.monotonic() < end, self._what(f"not within {seconds:g} s: {what}")
+            assert time.monotonic() < end, self._what(f"not within {PATIENCE * seconds:g} s: {what}")
             time.sleep(0.01)
 
     def _what(self, happened: str) -> str:

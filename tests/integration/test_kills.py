@@ -20,7 +20,7 @@ from tests.faults.kill_points import FEEDER_HOPS, TRAINER_HOPS, order
 from tests.faults.reference import fingerprints
 from tests.faults.stream import Stream, Traffic, stream
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 FULL = os.environ.get("TIDEMILL_TEST_KILLS") == "full"
 SEEDS = range(10 if FULL else 1)

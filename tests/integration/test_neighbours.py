@@ -27,7 +27,7 @@ from tests.integration.world import World, until
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 USERS = [f"u{n}" for n in range(20)]
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.world import World, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def _click(user: int, item: int, number: int | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from service.local import embedded_redis
 from tests import brokers
 from tests.integration.world import World, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHELF = "tidemill:dead:events"
 

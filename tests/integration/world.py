@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.redis_connection import RedisConnection, connect
 from service.local import embedded_kafka, embedded_redis, free_port
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 MODEL = "tidemill:{model}:"
-PATIENCE = 3  # times what a machine of its own would need: this one may be shared
 
 
 def until(ask: Callable[[], T | None], seconds: float, what: str) -> T:
@@ -150,6 +150,10 @@ class World:
         version = self.redis.call("GET", MODEL + "live")
         raw = None if version is None else self.redis.call("GET", f"{MODEL}manifest:{int(version)}")
         return None if raw is None else orjson.loads(raw)
+
+    def live_events(self) -> int:
+        """How many events the live version has learned from."""
+        return int((self.live() or {"events_trained": 0})["events_trained"])
 
     def learned_all(self) -> dict[str, Any] | None:
         """The live manifest, once it has learned from everything sent."""

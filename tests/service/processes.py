@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-
-
-PATIENCE = 3  # times what a machine of its own would need: this one may be shared
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -36,7 +36,11 @@ def _serve(registry: CollectorRegistry) -> None:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["TIDEMILL_METRICS_PORT"])), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Who asked has gone away: nothing for the log."""
+
+    server = Server(("127.0.0.1", int(os.environ["TIDEMILL_METRICS_PORT"])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 

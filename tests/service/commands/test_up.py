@@ -18,6 +18,7 @@ from model_store.redis_connection import RedisConnection, connect
 from service.commands.up import run_up
 from service.local import embedded_kafka, embedded_redis, free_port
 from service.up.options import UpOptions
+from tests.patience import PATIENCE
 from tests.service.processes import ROOT, all_gone, answers, group_of, is_running, python, until
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
@@ -93,7 +94,7 @@ class Running:
         return self.wait(seconds)
 
     def wait(self, seconds: float = 20.0) -> int:
-        status = self.process.wait(seconds)
+        status = self.process.wait(PATIENCE * seconds)
         for thread in self._threads:
             thread.join(5)
         return status

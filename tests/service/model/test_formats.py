@@ -16,15 +16,14 @@ from model_store.memory_store import MemoryStore
 from service.model.formats import as_flat, is_flat, sections_of, upgraded
 from service.model.recommender import Recommender
 from service.model.registry import parse
-from service.training.configuration import config_digest, config_of, differences, environment
+from service.training.configuration import config_digest, config_of
 from service.training.learner import Learner
 from tests.service.model.configs import small
-from tests.service.model.golden import GOLDEN, Model
+from tests.service.model.golden import GOLDEN, Model, arithmetic
 from tests.service.training.runs import Run, manifests, prove
 
 MODELS = sorted(GOLDEN.glob("*.json.gz"))
 FIELDS: dict[str, Any] = {
-    "remember_unlisted": False,
     "negatives": 16,
     "replay_capacity": 60,
     "replay_recent": 20,
@@ -32,8 +31,13 @@ FIELDS: dict[str, Any] = {
     "max_users": 30,
 }
 TYPES_THEN = ("view", "click", "add_to_cart", "purchase", "like", "dislike", "rating", "search")
-OF_THAT_TIME = small(**FIELDS, event_weights={kind: DEFAULT_EVENT_WEIGHTS[kind] for kind in TYPES_THEN})
-LIMITED = small(**FIELDS)  # with the event types that came later
+MEANT = {
+    "flat-config": small(
+        **FIELDS, remember_unlisted=False, event_weights={kind: DEFAULT_EVENT_WEIGHTS[kind] for kind in TYPES_THEN}
+    ),
+    "sections": small(**FIELDS, dislikes=1.0),
+}
+LIMITED = small(**FIELDS)  # a trainer of this release, with the event types that came since
 
 
 @pytest.fixture(params=MODELS, ids=lambda path: path.name.partition(".")[0])
@@ -42,17 +46,18 @@ def model(request: pytest.FixtureRequest) -> Model:
     return Model.read(path)
 
 
-def same_machine(model: Model) -> bool:
-    """Whether the bits of what is learned can be compared: they are of one kind of machine and build."""
-    made = model.manifests[-1].environment
-    return not [d for d in differences(made, environment("cpu")) if not d.startswith(("tidemill ", "threads "))]
+def must_be_of_this_arithmetic(model: Model) -> None:
+    """Skips where the bits of what is learned cannot be compared."""
+    if model.arithmetic != arithmetic():
+        pytest.skip("learned on another kind of machine, where sums differ in their last bits")
 
 
-def test_its_configuration_means_what_it_meant(model: Model) -> None:
+def test_its_configuration_means_what_it_meant(model: Model, request: pytest.FixtureRequest) -> None:
+    wanted = MEANT[request.node.callspec.id]
     for manifest in model.manifests:
         config = config_of(manifest)
-        assert config_digest(config) == config_digest(OF_THAT_TIME)
-        assert config.limits == OF_THAT_TIME.limits
+        assert config_digest(config) == config_digest(wanted)
+        assert config.limits == wanted.limits
         assert parse(config.to_json()) == config
 
 
@@ -70,8 +75,7 @@ def test_readers_make_lists_of_it(model: Model) -> None:
 
 
 def test_it_is_verified(model: Model) -> None:
-    if not same_machine(model):
-        pytest.skip("written on another kind of machine, where sums differ in their last bits")
+    must_be_of_this_arithmetic(model)
     store = model.store()
     for manifest in model.manifests:
         proof = prove(store, manifest.version, model.fed)
@@ -85,7 +89,7 @@ def test_it_goes_on_and_the_first_version_of_its_own_is_a_snapshot(model: Model)
     newest = model.manifests[-1]
     run = Run(store, config=LIMITED)
     assert (run.beginning.standing.parent, run.progress.events_trained) == (newest.version, newest.events_trained)
-    again = Learner.restore(LIMITED, load(store, newest.version))
+    again = Learner.restore(run.learner.config, load(store, newest.version))
     run.go(model.fed[7:8])
     made = [manifest for manifest in manifests(store) if manifest.version > newest.version]
     if made[0].config_digest != newest.config_digest:  # readers take a delta only of the configuration they have
@@ -101,8 +105,7 @@ def test_it_goes_on_and_the_first_version_of_its_own_is_a_snapshot(model: Model)
 
 
 def test_what_was_learned_after_the_last_checkpoint_is_held_against_what_was_published(model: Model) -> None:
-    if not same_machine(model):
-        pytest.skip("written on another kind of machine, where sums differ in their last bits")
+    must_be_of_this_arithmetic(model)
     store: MemoryStore = model.store()
     for manifest in model.manifests[-1:]:  # as if the last version were no checkpoint
         store.tamper(manifest=(manifest.version, manifest.model_copy(update={"checkpoint": False}).to_json()))

@@ -61,10 +61,9 @@ def test_columns_weigh_what_events_do_and_more_is_never_less(
     assert all(np.float32(abs(weight)) >= LEAST_LIKED / 2 for _, weight in rated)
 
 
-def test_a_type_without_a_weight_is_refused() -> None:
-    rule = HistoryRule(20, {"view": 1.0})
-    with pytest.raises(KeyError):
-        rule.weight(rating(None))
+def test_a_type_that_is_not_accepted_weighs_nothing_and_has_no_number() -> None:
+    rule = HistoryRule(20, {"view": 1.0}, rating_scale=(1, 5))
+    assert (rule.weight(rating(None)), rule.weight(rating(5.0))) == (0.0, 0.0)
     with pytest.raises(IndexError):
         rule.weights(np.array([1], np.int16), np.array([math.nan]))
 

@@ -117,6 +117,33 @@ def test_what_does_not_fit_is_counted_and_touches_nobody(keeper: Keeper) -> None
     assert len(keeper.active) == 0
 
 
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000, 10**15])
+def test_a_producer_s_clock_that_is_ahead_keeps_nobody_active(keeper: Keeper, ahead_ms: int) -> None:
+    """Nor those who have acted since: who is quiet is looked for from whoever has been quiet longest."""
+    keeper.take_and_save(event("a", 0, ms=NOW_MS + ahead_ms))
+    keeper.take_and_save(event("b", 1))
+    for user in "ab":
+        keeper.active.written(keeper.active[user], (1, 0), 0.0, NOW_MS, empty=False)
+    keeper.now_ms += 1_000 * 1_800 + 1
+    keeper.histories.forget_quiet()
+    assert len(keeper.active) == 0
+    assert keeper.lists.recently_active(HERE, keeper.now_ms, 10) == []
+
+
+def test_an_event_of_a_type_that_a_newer_version_does_not_accept_still_counts_after_a_conflict(
+    keeper: Keeper, connection: RedisConnection
+) -> None:
+    keeper.live = HistoryConfig(event_weights={"view": 1.0, "watch": 1.0})
+    keeper.take_and_save(event("a", 0))
+    other = Keeper(connection)
+    other.take_and_save(event("a", 0), event("a", 1, THERE))  # a slower scorer, with an event of its own
+    keeper.take(event("a", 2, type="watch"))
+    keeper.live = HistoryConfig(event_weights={"view": 1.0})
+    keeper.take(event("b", 3))
+    keeper.histories.save()
+    assert keeper.stored("a") == (3, ["i0", "i1"])
+
+
 def test_the_settings_say_what_a_history_holds(connection: RedisConnection) -> None:
     keeper = Keeper(
         connection, history_length=2, hide_seen="bought", event_weights={"view": 1.0, "purchase": 2.0, "like": 0.0}
@@ -251,6 +278,7 @@ def test_who_acted_lately_is_loaded_a_few_at_a_time_the_latest_first(
 ) -> None:
     monkeypatch.setattr(module, "LOAD_AT_ONCE", 2)
     first = Keeper(connection)
+    first.now_ms = NOW_MS + 6000
     for offset, name in enumerate(["quiet", "a", "b", "c"]):
         first.take_and_save(event(name, offset, ms=NOW_MS + 1000 * offset))
     first.take_and_save(event("there", 0, THERE, ms=NOW_MS + 5000))

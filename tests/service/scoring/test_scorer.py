@@ -396,7 +396,11 @@ def test_records_that_expired_unread_are_counted(world: World) -> None:
     assert worker.count("events_expired_total", topic="events", partition="0") == 1
 
 
-@pytest.mark.parametrize("kafka_ms", [None, -1, 1_700_000_000, now_ms() + 3_600_000, now_ms() - 3_600_000])
+@pytest.mark.parametrize(
+    "kafka_ms",
+    [None, -1, 1_700_000_000, now_ms() + 3_600_000, now_ms() - 3_600_000],
+    ids=["none", "before 1970", "in seconds", "an hour ahead", "an hour late"],
+)
 def test_metrics_say_how_far_behind_it_is(world: World, kafka_ms: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = started(world)
     world.act("a", "i1")
