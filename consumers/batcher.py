@@ -14,10 +14,10 @@ from consumers.records import OffsetRange, Offsets, Record, TopicPartition
 
 
 def event_digest(event: Interaction, record: Record) -> bytes:
-    """Eight bytes that name an event: from its `event_id`, else from where its record stands.
+    """Eight bytes that identify an event: a hash of its `event_id`, or of topic, partition and offset without one.
 
-    BLAKE2b, the same in every process and on every machine. No id in UTF-8 holds the byte FF, so the two kinds of name
-    cannot meet. Read as a little-endian int64 they are `MicroBatch.event_key`.
+    BLAKE2b gives the same bytes in every process and on every machine. The byte FF before the second kind, which no
+    UTF-8 text holds, keeps the two kinds apart. Read as a little-endian int64 they are `MicroBatch.event_key`.
     """
     if event.event_id is not None:
         return id_digest(event.event_id)
@@ -26,19 +26,19 @@ def event_digest(event: Interaction, record: Record) -> bytes:
 
 
 def id_digest(event_id: str) -> bytes:
-    """The name of an event that has an id."""
+    """The eight bytes that identify an event with this `event_id`."""
     return blake2b(event_id.encode(), digest_size=8).digest()
 
 
 Taken = Mapping[TopicPartition, Sequence[tuple[Record, Outcome]]]
-"""Per partition, records in their order and what became of each."""
+"""Per partition, records in offset order, each with its outcome."""
 
 
 def assemble(taken: Taken, ranges: Iterable[OffsetRange], type_index: Mapping[str, int]) -> MicroBatch:
-    """The micro-batch of these records: partition after partition, by topic and number, each in its own order.
+    """The micro-batch of these records: partition after partition, by topic and number, each in offset order.
 
-    The network decides how partitions interleave, and weights depend on the order of events. In this one order the
-    offset ranges alone say what a batch was, and whoever reads them again gets the same batch, bit for bit.
+    Weights depend on the order of events, and how partitions interleave depends on the network. In this fixed order
+    the offset ranges alone determine a batch: reading them again gives the same batch, bit for bit.
     """
     users: dict[str, int] = {}
     items: dict[str, int] = {}
@@ -105,10 +105,9 @@ class _Open:
 class MicroBatcher:
     """Cuts the stream into micro-batches of `max_events` accepted events and catalogue changes, or of `max_wait_s`.
 
-    Laws: concatenated, the batches are the stream, each partition in its order; a partition's ranges follow one another
-    without a gap, but for records that expired (`skip`); next offsets never go back. A batch of nothing but rejects
-    comes out too, because offsets must move, and one of no record at all (`pass_over`). Within a batch partitions
-    follow one another (see `assemble`).
+    Laws: concatenated, the batches are the stream, each partition in offset order. A partition's ranges follow one
+    another without a gap, except for records that expired (`skip`). Positions never go back. A batch may hold only
+    rejects, or no record at all (`pass_over`): its offsets still count as read.
     """
 
     def __init__(
@@ -126,15 +125,15 @@ class MicroBatcher:
         self._open: _Open | None = None
 
     def start_at(self, offsets: Offsets) -> None:
-        """Where reading begins, so that the first ranges begin there too (at the first record read, if not told)."""
+        """Where reading begins: the first ranges begin there. Other partitions begin at the first record read."""
         self._positions.update(offsets)
 
     def note_ends(self, ends: Offsets) -> None:
-        """The partitions' ends as last heard: batches from now on carry them."""
+        """The partitions' ends as last heard; the batches cut after this call carry them."""
         self._ends = dict(ends)
 
     def add(self, decoded: Decoded) -> list[MicroBatch]:
-        """Take decoded records; returns the batches that are full by them, in order."""
+        """Take decoded records; returns the batches that they filled, in order."""
         full: list[MicroBatch] = []
         open_ = self._opened()
         positions = self._positions
@@ -155,9 +154,9 @@ class MicroBatcher:
         return full
 
     def skip(self, gaps: Iterable[OffsetRange]) -> list[MicroBatch]:
-        """Take note of records that expired unread; they stand between what was added and what will be.
+        """Note records that expired unread, between the records added so far and those added next.
 
-        Returns the batch that was open, if any: a batch has one range a partition, and the next begins after the gap.
+        Returns the open batch, if any: a batch has one range a partition, so the next range begins in the next batch.
         """
         gaps = list(gaps)
         cut = [batch for batch in [self.flush() if gaps else None] if batch is not None]
@@ -169,9 +168,12 @@ class MicroBatcher:
         return cut
 
     def pass_over(self, positions: Offsets) -> None:
-        """Reading stands at `positions`, and everything before them was added: what lies between a partition's last
-        record and there is not for readers (marks of transactions, records that were taken back or compacted away), and
-        belongs to the open batch. Without it, next offsets would never reach the end of a log of transactions."""
+        """Note the positions, when every record before them was added.
+
+        Offsets between a partition's last record and its position hold nothing for readers: transaction markers,
+        aborted or compacted records. They go into the open batch; without them a topic of transactions would never be
+        read to its end.
+        """
         for partition, position in positions.items():
             known = self._positions.get(partition)
             if known is None and position == 0:
@@ -187,7 +189,7 @@ class MicroBatcher:
         return max(0.0, self._open.since + self._max_wait_s - self._clock())
 
     def due(self) -> MicroBatch | None:
-        """The open batch, if its time has come."""
+        """The open batch, if it has waited `max_wait_s`."""
         return self.flush() if self.wait_s() == 0.0 else None
 
     def flush(self) -> MicroBatch | None:

@@ -1,4 +1,4 @@
-"""Bringing dead letters to their topics: what may pass by itself is waited for, what a topic refuses is said."""
+"""Delivers dead letters to their topics: waits out faults that may pass, and reports the letters a topic refuses."""
 
 import contextlib
 import functools
@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 logger.addFilter(Unrepeated())
 
 _RETRY_S = 0.5
-_FATAL_FAILURES = 3  # of a letter with as many producers: it will not be otherwise with the next
+_FATAL_FAILURES = 3  # a letter is refused after fatal errors of so many producers in a row
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE)
-_OF_ONE_RECORD = (*_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP)  # and of its whole batch
+# caused by one record, and reported for every record of its batch
+_OF_ONE_RECORD = (*_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP)
 _PASSING = frozenset(
     {
         # no broker, or none yet
@@ -32,7 +33,7 @@ _PASSING = frozenset(
         KafkaError._TIMED_OUT_QUEUE,
         KafkaError._MSG_TIMED_OUT,
         KafkaError._WAIT_COORD,
-        # a broker that is busy with itself
+        # a broker that cannot serve the partition at the moment
         KafkaError.UNKNOWN,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.BROKER_NOT_AVAILABLE,
@@ -46,41 +47,41 @@ _PASSING = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.THROTTLING_QUOTA_EXCEEDED,
-        # a producer that has lost its place: the next one begins anew
+        # an idempotent producer that has lost its sequence: a new one begins another
         KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
         KafkaError.UNKNOWN_PRODUCER_ID,
         KafkaError.INVALID_PRODUCER_EPOCH,
-        # the client's own: another record of the batch was refused, or the client was emptied
+        # errors of the client itself: another record of the batch was refused, or the queue was purged
         KafkaError._INVALID_DIFFERENT_RECORD,
         KafkaError._PURGE_QUEUE,
         KafkaError._PURGE_INFLIGHT,
     }
 )
-"""What may be over the next time. Anything else is an answer, and would be the same again."""
+"""Errors that may be gone at the next try. Any other error is the broker's final answer."""
 
 
 class DeadLetters(Protocol):
-    """Delivers letters and loses none. After a crash one may be there twice, with the same source offset."""
+    """Delivers letters and loses none. After a crash a letter may be delivered twice, with the same source offset."""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Begin to deliver. Does not wait for the broker and raises nothing of it."""
+        """Begin to deliver. Does not wait for the broker and raises none of its errors."""
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything sent is delivered or refused; waits up to `timeout_s` seconds. False means: call again."""
+        """Wait up to `timeout_s` seconds. True once every letter sent is delivered or refused; False: call again."""
 
     def take_refused(self) -> list[Refused]:
-        """What was refused for good since the last call, as it was sent: it is the caller's now."""
+        """The letters refused for good since the last call, uncut. The caller must keep them."""
 
     @property
     def waits_for(self) -> str:
-        """What is the matter with the letters that are tried again, for people; '' where nothing is known of it."""
+        """Why letters are being sent again, as one line for people; '' if none are, or before the first error."""
 
     def close(self) -> None:
-        """Free everything. What `flush` has not reported as delivered may be lost: its offsets must not be kept."""
+        """Free everything. Letters not yet flushed may be lost: the offsets of their records must not be stored."""
 
 
 class MemoryDeadLetters:
-    """Keeps them in a list; `refuse` says why a letter is refused, or '' where it is not."""
+    """For tests: keeps letters in a list. `refuse(letter)` returns why it is refused, or '' to take it."""
 
     waits_for = ""
 
@@ -107,38 +108,39 @@ class MemoryDeadLetters:
         pass
 
 
-class _Way:
-    """One letter's way to the broker. One that is too large goes again with less and less of its value."""
+class _Delivery:
+    """One letter on its way to the broker. A letter that is too large is sent again with less of its value."""
 
-    __slots__ = ("alone", "fatal", "letter", "limit", "now")
+    __slots__ = ("alone", "fatal", "letter", "limit", "sent")
 
     def __init__(self, letter: DeadLetter) -> None:
         self.letter = letter
-        self.now = letter  # as it is sent
+        self.sent = letter  # the letter as it is sent: perhaps cut
         self.limit: int | None = None  # bytes of the value; None: all
-        self.alone = False  # is sent by itself
-        self.fatal = 0  # producers that have failed for good with it
+        self.alone = False  # send it in a batch of its own
+        self.fatal = 0  # producers that failed for good while they held it
 
     def shorten(self) -> bool:
-        """False where nothing is left to take away."""
+        """Cut the letter further. False if there is nothing left to cut."""
         if self.limit is None:
             # The record fitted without our headers, so a little less is nearly always enough.
             self.limit = max(0, len(self.letter.value or b"") - 16_384)
         elif self.limit > 0:
             self.limit //= 2
-        elif self.now.own_headers or self.now.key is not None:
-            self.now = self.now.bare()
+        elif self.sent.own_headers or self.sent.key is not None:
+            self.sent = self.sent.bare()
             return True
         else:
             return False
-        self.now = self.letter.cut(self.limit)
+        self.sent = self.letter.cut(self.limit)
         return True
 
 
 class KafkaDeadLetters:
-    """Delivers to Kafka; an outage means waiting.
+    """Delivers to Kafka, and waits out an outage.
 
-    A broker refuses a batch as a whole, so a letter that was refused for what it is goes once more, by itself.
+    A broker refuses a batch as a whole, for one bad record in it. So each letter of a refused batch is sent once more,
+    in a batch of its own.
     """
 
     def __init__(
@@ -149,27 +151,27 @@ class KafkaDeadLetters:
         make_producer: Callable[[str, Mapping[str, Any], KafkaConfig | None], Producer] = make_producer,
     ) -> None:
         settings = {
-            "message.timeout.ms": 0,  # never give one up
+            "message.timeout.ms": 0,  # never give a letter up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
-            # A topic that is not there counts as made just now, and is waited for, so long (default 30 s).
+            # How long a missing topic is waited for, as if it had just been made (default 30 s).
             "topic.metadata.propagation.max.ms": 5_000,
-            # A letter is its record and some headers more, so the limit that the record met is too low here.
+            # A letter is its record plus some headers, so it may be larger than the limit that the record met.
             "message.max.bytes": 1_000_000_000,
-            # One large record a batch: the broker's limit counts whole batches.
+            # The broker's limit counts whole batches, so a large letter is to have a batch of its own.
             "batch.size": 65_536,
         }
         self._new_producer = functools.partial(make_producer, bootstrap, settings, extra)
         self._producer = self._new_producer()
-        self._waiting: list[_Way] = []  # not with the producer: new ones, and some to try again
-        self._suspects: list[_Way] = []  # to be sent by themselves
-        self._in_flight: set[_Way] = set()
+        self._waiting: list[_Delivery] = []  # not with the producer yet: new ones, and those to send again
+        self._suspects: list[_Delivery] = []  # each to be sent in a batch of its own
+        self._in_flight: set[_Delivery] = set()
         self._refused: list[Refused] = []
         self._retry_at = 0.0
         self.waits_for = ""
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        self._waiting += [_Way(letter) for letter in letters]
+        self._waiting += [_Delivery(letter) for letter in letters]
         self._produce()
 
     def flush(self, timeout_s: float) -> bool:
@@ -179,7 +181,7 @@ class KafkaDeadLetters:
             if left <= 0:
                 return False
             self._produce()
-            self._hear(min(left, 0.1))
+            self._take_reports(min(left, 0.1))
             if (self._waiting or self._suspects) and self._retry_at > time.monotonic():
                 time.sleep(min(max(0.0, deadline - time.monotonic()), 0.05))
         self.waits_for = ""
@@ -192,79 +194,79 @@ class KafkaDeadLetters:
     def close(self) -> None:
         self._in_flight.clear()
         self._producer.purge()
-        with contextlib.suppress(KafkaException):  # that it has failed for good is nothing new
+        with contextlib.suppress(KafkaException):  # a producer that failed for good raises here once more
             self._producer.flush(0)
 
     def _produce(self) -> None:
-        if time.monotonic() < self._retry_at or any(way.alone for way in self._in_flight):
+        if time.monotonic() < self._retry_at or any(each.alone for each in self._in_flight):
             return
         waiting, self._waiting = self._waiting, []
         if not waiting and not self._in_flight and self._suspects:
             waiting = [self._suspects.pop(0)]
-        for n, way in enumerate(waiting):
-            letter = way.now
+        for n, delivery in enumerate(waiting):
+            letter = delivery.sent
 
-            def delivered(error: KafkaError | None, _: Message, way: _Way = way) -> None:
-                self._on_delivery(way, error)
+            def report(error: KafkaError | None, _: Message, delivery: _Delivery = delivery) -> None:
+                self._on_report(delivery, error)
 
-            self._in_flight.add(way)
+            self._in_flight.add(delivery)
             try:
                 self._producer.produce(
                     letter.address,
                     key=letter.key,
                     value=letter.value,
                     headers=list(letter.headers),
-                    on_delivery=delivered,
+                    on_delivery=report,
                 )
             except BufferError:  # the producer's queue is full
-                self._in_flight.discard(way)
+                self._in_flight.discard(delivery)
                 for each in waiting[n:]:
                     self._again(each)
                 return
             except KafkaException as error:
-                self._on_delivery(way, error.args[0])
-        self._hear(0)
+                self._on_report(delivery, error.args[0])
+        self._take_reports(0)
 
-    def _hear(self, wait_s: float) -> None:
-        """What has become of letters, and of more of them in `wait_s` seconds."""
+    def _take_reports(self, wait_s: float) -> None:
+        """Take in the producer's delivery reports that are there, or come within `wait_s` seconds."""
         try:
             if wait_s > 0:
                 self._producer.flush(wait_s)
             else:
                 self._producer.poll(0)
         except KafkaException as error:
-            self._begin_anew(error.args[0])
+            self._replace_producer(error.args[0])
 
-    def _on_delivery(self, way: _Way, error: KafkaError | None) -> None:
-        if way not in self._in_flight:  # it was taken from a producer that has failed
+    def _on_report(self, delivery: _Delivery, error: KafkaError | None) -> None:
+        if delivery not in self._in_flight:  # reported by a producer that has been replaced
             return
-        self._in_flight.discard(way)
+        self._in_flight.discard(delivery)
         if error is None:
             return
-        if error.code() in _OF_ONE_RECORD and not way.alone:
-            way.alone = True
-            self._again(way)
-        elif error.code() in _TOO_LARGE and way.shorten():
-            self._again(way)
+        if error.code() in _OF_ONE_RECORD and not delivery.alone:
+            delivery.alone = True
+            self._again(delivery)
+        elif error.code() in _TOO_LARGE and delivery.shorten():
+            self._again(delivery)
         elif error.fatal() or error.code() == KafkaError._FATAL:
-            self._in_flight.add(way)
-            self._begin_anew(error)
+            self._in_flight.add(delivery)
+            self._replace_producer(error)
         elif error.code() in _PASSING:
-            self._try_again(way, error)
+            self._try_again(delivery, error)
         else:
-            self._refuse(way, error)
+            self._refuse(delivery, error)
 
-    def _try_again(self, way: _Way, error: KafkaError) -> None:
+    def _try_again(self, delivery: _Delivery, error: KafkaError) -> None:
         logger.warning("a dead letter was not taken and is sent again: %s", error.str())
         self.waits_for = error.str()
         self._retry_at = time.monotonic() + _RETRY_S
-        self._again(way)
+        self._again(delivery)
 
-    def _again(self, way: _Way) -> None:
-        (self._suspects if way.alone else self._waiting).append(way)
+    def _again(self, delivery: _Delivery) -> None:
+        (self._suspects if delivery.alone else self._waiting).append(delivery)
 
-    def _begin_anew(self, error: KafkaError) -> None:
-        """An idempotent producer that has lost its place sends nothing more. What it held is sent by a new one."""
+    def _replace_producer(self, error: KafkaError) -> None:
+        """A producer with a fatal error sends nothing more. The letters it held are sent by a new one."""
         held, self._in_flight = self._in_flight, set()
         for each in held:
             each.fatal += 1
@@ -274,6 +276,6 @@ class KafkaDeadLetters:
                 self._refuse(each, error)
         self._producer = self._new_producer()
 
-    def _refuse(self, way: _Way, error: KafkaError) -> None:
-        logger.warning("%s refuses a dead letter: %s", way.letter.address, error.str())
-        self._refused.append(Refused(way.letter, error.str()))
+    def _refuse(self, delivery: _Delivery, error: KafkaError) -> None:
+        logger.warning("%s refuses a dead letter: %s", delivery.letter.address, error.str())
+        self._refused.append(Refused(delivery.letter, error.str()))

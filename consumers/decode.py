@@ -1,6 +1,6 @@
-"""Records in, accepted events and rejects out: a whole batch at a time, each record parsed by itself.
+"""Decodes records into events, catalogue changes and rejects.
 
-Records are never joined into one JSON array: one whose bytes hold `},{` would then count as two.
+Each record is parsed by itself: joined into one JSON array, a record whose bytes hold `},{` would count as two.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +14,9 @@ from consumers.micro_batch import ItemChange
 from consumers.records import Record
 
 _MAX_MESSAGE_CHARS = 400
-_MAX_ERRORS_TOLD = 3
+_MAX_PROBLEMS = 3  # in one message
 
-# Of a huge title only this much travels on: batches stay small, and no text encoder reads more.
+# Longer titles and categories are cut: batches stay small, and no text encoder reads more.
 _MAX_TITLE_CHARS = 1000
 _MAX_CATEGORY_CHARS = 256
 
@@ -37,7 +37,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that does not fit, and why: `code` for machines, `message` for people."""
+    """A record that was rejected, and why: `code` for machines, `message` for people."""
 
     record: Record
     code: Reason
@@ -46,7 +46,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRules:
-    """What counts as known. `event_types` maps each accepted type to its weight; its order numbers the types."""
+    """What is accepted. `event_types` maps each accepted type to its weight; its order numbers the types."""
 
     event_types: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS))
     items_topic: str = "items"  # records of every other topic are events
@@ -58,7 +58,7 @@ Outcome = Interaction | ItemChange | Reject
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A batch of records and what became of each."""
+    """Records, each with its outcome."""
 
     records: Sequence[Record]
     outcomes: Sequence[Outcome]  # as many as records, in their order
@@ -73,7 +73,7 @@ class Decoded:
 
 
 def decode(records: Sequence[Record], rules: DecodeRules, now_ms: int) -> Decoded:
-    """Say of each record what it is: an event, a change of the catalogue, or a reject.
+    """Each record as an event, a change of the catalogue, or a reject.
 
     `now_ms` is the reader's clock, epoch milliseconds. Never raises, whatever the bytes.
     """
@@ -108,7 +108,7 @@ def decode(records: Sequence[Record], rules: DecodeRules, now_ms: int) -> Decode
 
 
 def _decode_item(record: Record) -> ItemChange | Reject:
-    """A catalogue record. The key rules: compaction and deletion go by it, so an item under another key is refused."""
+    """A catalogue record. Its key must be the item id, because compaction and deletion go by the key."""
     if record.value is None:
         return _decode_deletion(record)
     try:
@@ -148,20 +148,20 @@ _CODES = {"json_invalid": Reason.NOT_JSON, "model_type": Reason.NOT_AN_OBJECT, "
 def _reject_invalid(record: Record, error: ValidationError) -> Reject:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     code = _CODES.get(problems[0]["type"], Reason.INVALID_FIELD)
-    told = "; ".join(_told(p["loc"], p["msg"]) for p in problems[:_MAX_ERRORS_TOLD])
+    message = "; ".join(_problem(p["loc"], p["msg"]) for p in problems[:_MAX_PROBLEMS])
     if code is Reason.NOT_JSON and (kind := _kind_of(record.value or b"")):
-        told = f"{kind}, and not plain JSON: {told}"
-    if len(problems) > _MAX_ERRORS_TOLD:
-        told += f"; and {len(problems) - _MAX_ERRORS_TOLD} more"
-    return Reject(record, code, told[:_MAX_MESSAGE_CHARS])
+        message = f"{kind}, and not plain JSON: {message}"
+    if len(problems) > _MAX_PROBLEMS:
+        message += f"; and {len(problems) - _MAX_PROBLEMS} more"
+    return Reject(record, code, message[:_MAX_MESSAGE_CHARS])
 
 
 def _kind_of(value: bytes) -> str:
-    """What bytes that are not JSON seem to be, by their beginning; empty where that says nothing."""
+    """What bytes that are not JSON seem to be, by how they begin; '' if unknown."""
     return next((kind for beginning, kind in _BEGINNINGS.items() if value.startswith(beginning)), "")
 
 
-def _told(where: Iterable[int | str], what: str) -> str:
+def _problem(where: Iterable[int | str], what: str) -> str:
     place = ".".join(str(part)[:40] for part in where)
     return f"{place}: {what}" if place else what
 

@@ -18,11 +18,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of UTF-8
 
 
 class FileError(RuntimeError):
-    """The file cannot be read, or not to its end; the message is one line."""
+    """The file cannot be opened, or not be read to its end; the message is one line."""
 
 
 class EventFile:
-    """Being read from its first line to its last. `-` is standard input. Raises FileError where it cannot be opened."""
+    """A file that is read once, from its first line to its last. `-` is standard input.
+
+    Raises FileError if it cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = "standard input" if str(path) == "-" else str(path)
@@ -37,19 +40,19 @@ class EventFile:
             stack.pop_all()
         self._raw = raw
         self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        self.unfinished = False  # the latest line has no end: the file may have been cut off in it
+        self.unfinished = False  # the latest line has no line end: the file may have been cut off within it
 
     @property
     def share_read(self) -> float | None:
-        """How much of the file has been read, 0 to 1; None of a pipe, whose end nobody knows."""
+        """How much of the file has been read, 0 to 1; None for a pipe, whose size is unknown."""
         if self._size is None:
             return None
         return min(1.0, self._raw.tell() / self._size) if self._size and not self._raw.closed else 1.0
 
     def check(self) -> None:
-        """Read a packed file through, for its checksum, and go back to its beginning; a pipe cannot be checked so.
+        """Read a gzipped file to its end, which verifies its checksum, and go back to its beginning. Skips a pipe.
 
-        Raises FileError for one that is cut off or damaged: what comes out of it may look like lines and be none.
+        Raises FileError for a file that is cut off or damaged: what is unpacked from it may look like lines.
         """
         if self._packed and self._size is not None:
             for _ in self._chunks():
@@ -57,10 +60,10 @@ class EventFile:
             self._raw.seek(0)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Number (from 1) and bytes of each line that is not blank, without its end: LF, CRLF or CR.
+        """Number (from 1) and bytes of each line that is not blank, without its line end: LF, CRLF or CR.
 
-        Of a line over 16 MiB only so much comes. To be called once. Raises FileError where the file cannot be read on,
-        is damaged, or is packed and cut off; what stood in an unfinished line before that is not given.
+        A line over 16 MiB is cut there. To be called once. Raises FileError if the file cannot be read on, is damaged,
+        or is gzipped and cut off; the unfinished line before that is not returned.
         """
         for number, line in enumerate(_split(self._chunks()), 1):
             if number == 1:
@@ -73,7 +76,7 @@ class EventFile:
         self._raw.close()
 
     def _chunks(self) -> Iterator[bytes]:
-        """What is in the file, unpacked, as it comes: who types lines into a pipe need not fill a buffer first."""
+        """The file's bytes, unpacked, as they come: lines typed into a pipe are not held back to fill a buffer."""
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._raw)) if self._packed else self._raw
         try:
             while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # both have it
@@ -87,16 +90,16 @@ class EventFile:
 
 
 def _standard_input() -> io.BufferedReader:
-    if sys.stdin is None:  # it was closed when we were started
+    if sys.stdin is None:  # closed when the process was started
         raise OSError("it is closed")
     return cast(io.BufferedReader, sys.stdin.buffer)
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines with their ends, each but the last; the first MAX_LINE_BYTES of one that is longer."""
+    """Lines with their line ends (the last may have none); the first MAX_LINE_BYTES of a longer one."""
     pending, too_long = b"", False
     for chunk in chunks:
-        # an end that may be the first half of CRLF stays with what comes
+        # a CR at the very end may be the first half of CRLF: it waits for the next chunk
         lines = (pending + chunk).splitlines(keepends=True)
         pending = b"" if lines[-1].endswith(b"\n") else lines.pop()
         for line in lines:

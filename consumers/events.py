@@ -1,9 +1,9 @@
-"""The contract's two kinds of record as pydantic models: strict, and bounded so that nothing surprising gets further.
+"""The two kinds of record, `events` and `items`, as strict and bounded pydantic models.
 
-Strict means that nothing is converted: a number in a string, a bool as a number, a float as a time are refused. Every
-string that passes is encodable as UTF-8 (lone surrogates are refused), every number is finite and, where it is an
-integer, fits 64 bits. Of duplicate JSON keys the last one counts, as in Python, JavaScript and Go; unknown fields are
-ignored, so that a producer may add some.
+Strict means that nothing is converted: a number in a string, a bool as a number, a float as a time are rejected. Every
+string that passes is encodable as UTF-8 (lone surrogates are rejected), every number is finite, and every integer fits
+64 bits. Of duplicate JSON keys the last one counts, as in Python, JavaScript and Go. Unknown fields are ignored, so
+that producers may add some.
 """
 
 from collections.abc import Mapping
@@ -28,25 +28,24 @@ DEFAULT_EVENT_WEIGHTS: Mapping[str, float] = MappingProxyType(
         "forget": 0.0,
     }
 )
-"""The contract's known event types and how much each counts; settings may change the weights or add types."""
+"""The known event types and how much each counts; settings may change the weights or add types."""
 
 TYPES_WITHOUT_ITEM = frozenset({"search", "forget"})
 
-# Beyond these a field is not what its name says. A record has a megabyte; these leave room for whatever a shop means.
+# A longer field is not what its name says.
 MAX_TEXT_CHARS = 1_000  # of a query, and of a text in a context
-MAX_CONTEXT = 64  # members of a context
+MAX_CONTEXT = 64  # fields of a context
 MAX_DESCRIPTION_CHARS = 100_000  # a page of text with its markup
 MAX_TAGS = 256
 
-MS_PER_DAY = 86_400_000
-FUTURE_TOLERANCE_MS = MS_PER_DAY
-"""How far ahead of the reader's clock an event's `ts` may be; more is a sender's clock error."""
+FUTURE_TOLERANCE_MS = 86_400_000
+"""How far ahead of the reader's clock an event's `ts` may be: a day. Beyond that the sender's clock is wrong."""
 
 
 class _EpochMs:
-    """Integer epoch milliseconds, or ISO-8601 with an offset, which becomes the former.
+    """Integer epoch milliseconds, or ISO-8601 with an offset, which is converted to them.
 
-    pydantic's own datetime is not used: it takes numbers, also in strings, and guesses their unit by their size.
+    pydantic's datetime is not used: it accepts numbers, also in strings, and guesses their unit by their size.
     """
 
     @classmethod
@@ -65,7 +64,7 @@ class _EpochMs:
 
 
 class _Scalar:
-    """One message where it is none, rather than one for each kind that it might have been."""
+    """A scalar JSON value. One error message for anything else, where a plain union gives one a member."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -116,5 +115,5 @@ class Item(BaseModel):
     category: str | None = None
     tags: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MAX_TAGS)] | None = None
     price: float | None = None
-    available: bool | None = None  # without a word it is
+    available: bool | None = None  # None means available
     ts: EpochMs | None = None

@@ -24,17 +24,17 @@ _IDLE_POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FeederConfig:
-    """What a feeder must know; travels to its process as JSON."""
+    """The feeder's settings; sent to its process as JSON."""
 
     bootstrap: str
     events_topic: str = "events"
     items_topic: str = "items"
-    start: Mapping[TopicPartition, int] = field(default_factory=dict)  # next offsets; what is not named: from the start
+    start: Mapping[TopicPartition, int] = field(default_factory=dict)  # offsets to read next; others: from the earliest
     event_types: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS))  # type -> weight
     batch_events: int = 1024
     batch_wait_s: float = 0.05
     future_tolerance_ms: int = FUTURE_TOLERANCE_MS
-    group_id: str = "tidemill-trainer"  # whose committed offsets show, for monitoring only, how far it has come
+    group_id: str = "tidemill-trainer"  # its committed offsets are for monitoring only
     kafka: Mapping[str, Any] = field(default_factory=dict)  # more librdkafka settings (TLS, SASL)
 
     def to_json(self) -> bytes:
@@ -49,15 +49,14 @@ class FeederConfig:
 
 class Sender(Protocol):
     def send(self, message: Received) -> None:
-        """Hand a message on, or wait until there is room. Raises ParentDied."""
+        """Send a message; blocks until there is room. Raises ParentDied."""
 
 
 class FeederLoop:
-    """One step after another of the way from records to the pipe.
+    """Reads records and sends micro-batches; one call of `step` after another.
 
-    `items` is read to its end before the first event, so that events meet a catalogue that is as old as they are at
-    most. A batch leaves only when the dead letters of its records are delivered, or have gone before it to the parent,
-    where their topic refuses them.
+    `items` is read to its end before the first event, so that the catalogue is never older than the events. A batch is
+    sent only after the dead letters of its records: each is delivered, or refused and sent to the parent.
     """
 
     def __init__(
@@ -83,7 +82,11 @@ class FeederLoop:
         self._assign(config.items_topic)
 
     def step(self) -> None:
-        """Take what there is, hand on what is due, say how it goes once a second. Blocks 0.1 s without records."""
+        """Read records, send the batches that are due, and a status once a second.
+
+        Blocks up to 0.1 s for records, and without limit while the pipe is full or dead letters wait for the broker.
+        Raises ParentDied.
+        """
         if not self._items_read and self._source.caught_up:
             self._begin_events()
         wait_s = self._batcher.wait_s()

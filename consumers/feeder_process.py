@@ -1,10 +1,11 @@
-"""The feeder as a process of its own: its start, its end, and the parent's handle of it.
+"""The feeder as a separate process: its start, its end, and the parent's handle of it.
 
-Decoding at full rate would take the trainer's interpreter for itself; here it has its own. The parent starts it with
-`start_feeder` and reads micro-batches. While the pipe is full the feeder does not poll: that is the back-pressure.
+Decoding at full rate in the trainer's process would leave the Python interpreter no time for learning. The parent
+starts the feeder with `start_feeder` and receives micro-batches. While the pipe is full the feeder does not poll: that
+is the back-pressure.
 
-It never outlives its parent: their one connection is its life-line, whose end it reads when the parent is gone, however
-it went. Signals to the process group do not reach it, so that Ctrl-C lets the parent end it in good order.
+The feeder never outlives its parent: when the parent is gone, however it ended, the feeder reads the end of their
+connection and exits. Signals to the process group do not reach it, so that on Ctrl-C the parent can end it in order.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from consumers.logs import start_logging
 from consumers.pipe import ParentDied, PipeReceiver, PipeSender, Received
 from consumers.records import Offsets, TopicPartition, offsets_in, offsets_out
 
-_LAST_WORDS_S = 3.0  # after the parent's death, before the process ends whatever it is doing
+_EXIT_AFTER_S = 3.0  # after the parent's death the process exits, whatever it is doing
 
 
 def run(config: FeederConfig, connection: Connection) -> None:
@@ -49,7 +50,7 @@ def run(config: FeederConfig, connection: Connection) -> None:
 
 
 class _Orders:
-    """What the parent says: offsets to commit; and its end."""
+    """What the parent sends, received on a thread: offsets to commit, and the end of the connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.ended = False
@@ -65,7 +66,7 @@ class _Orders:
         return commit
 
     def _listen(self) -> None:
-        # The parent's id is watched too: a process that it forked may hold its end of the connection open.
+        # The parent's id is checked too: a process that the parent forked may hold its end of the connection open.
         with contextlib.suppress(EOFError, OSError):
             while os.getppid() == self._parent:
                 if self._connection.poll(1.0):
@@ -73,7 +74,7 @@ class _Orders:
                     with self._lock:
                         self._commit.update(offsets)
         self.ended = True
-        time.sleep(_LAST_WORDS_S)
+        time.sleep(_EXIT_AFTER_S)
         os._exit(1)
 
 
@@ -94,16 +95,16 @@ class Feeder:
         return self._process.poll() is None
 
     def receive(self, timeout_s: float) -> Received | None:
-        """The next batch or status, or None when none comes in time. Raises FeederDied once all it sent is received."""
+        """The next message, or None after `timeout_s` seconds. Raises FeederDied once everything sent is received."""
         return self._receiver.receive(timeout_s)
 
     def commit(self, offsets: Offsets) -> None:
-        """Let the feeder leave `offsets` with the broker, some time, for monitoring. Says nothing when it is dead."""
+        """Ask the feeder to commit `offsets`, for monitoring. Does not wait, and does nothing if the feeder is dead."""
         with contextlib.suppress(OSError):
             self._connection.send_bytes(orjson.dumps(offsets_out(offsets)))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the process; kills it when it has not ended after `timeout_s` seconds. May be called twice."""
+        """End the process; kill it if it has not ended after `timeout_s` seconds. May be called twice."""
         self._receiver.close()
         try:
             self._process.wait(timeout_s)
@@ -124,20 +125,20 @@ def start_feeder(config: FeederConfig, capacity: int = 8) -> Feeder:
             env=os.environ | {"PYTHONPATH": _python_path()},
         )
     connection = Connection(ours.detach())
-    with contextlib.suppress(OSError):  # it has died already: the first `receive` says so
+    with contextlib.suppress(OSError):  # the process is dead already: the first `receive` raises FeederDied
         connection.send_bytes(config.to_json())
     return Feeder(process, connection, capacity)
 
 
 def _python_path() -> str:
-    """So that the child finds this very package, also where it is not installed."""
+    """Lets the child import this package where it is not installed."""
     here = str(Path(__file__).resolve().parent.parent)
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as when a service manager sends it to all: the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all processes; the parent decides
     start_logging("feeder", logging.WARNING)
     connection = Connection(int(sys.argv[1]))
     try:

@@ -1,4 +1,4 @@
-"""A file of events, or of the catalogue, decoded line by line as if it came from Kafka, and what did not fit."""
+"""A file of events, or of the catalogue, decoded line by line as if it came from Kafka."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from consumers.times import now_ms
 
 
 class FileLine(NamedTuple):
-    """A line and what it is. The record's offset is the line's number, from 1; its partition 0, its key as Kafka's."""
+    """A line, decoded. The record's offset is the line's number, from 1; its partition is 0; its key is as in Kafka."""
 
     record: Record
     outcome: Interaction | ItemChange | Reject
 
 
 class FileReading:
-    """Reads one file, once, by the rules of a trainer; counts as it goes."""
+    """Reads one file, once, by the trainer's rules, and counts accepted and rejected lines."""
 
     def __init__(self, file: EventFile, topic: str, rules: DecodeRules, now_ms: int) -> None:
-        """topic: `rules.items_topic` for a catalogue, any other for events. now_ms: the clock, epoch milliseconds."""
+        """topic: `rules.items_topic` for a catalogue, any other for events. now_ms: the time, in epoch milliseconds."""
         self.file = file
         self.topic = topic
         self.accepted = 0
@@ -39,15 +39,15 @@ class FileReading:
     def lines(self) -> Iterator[FileLine]:
         """Each line that is not blank. To be called once.
 
-        Raises FileError at the end where the file is cut off or damaged, with how much of it was read, or where no line
-        of it fits, with what the first one lacks.
+        Raises FileError, after the last line that can be read, if the file is cut off or damaged (the message says how
+        much was read) or if no line was accepted (the message says what is wrong with the first).
         """
         half: Reject | None = None
         try:
             for number, value in self.file.lines():
                 line = self._decoded(number, value)
                 if self.file.unfinished and isinstance(line.outcome, Reject) and line.outcome.code == Reason.NOT_JSON:
-                    half = line.outcome  # of the last line; whether the whole one would have fit, nobody knows
+                    half = line.outcome  # the last line, cut off: neither accepted nor rejected
                     break
                 self._count(line.outcome)
                 yield line
@@ -60,7 +60,7 @@ class FileReading:
 
     @property
     def left_out(self) -> str:
-        """What did not fit, as part of a line: "3 lines left out (2 not_json, 1 missing_field)"; empty if all did."""
+        """The rejects in words: "3 lines left out (2 not_json, 1 missing_field)"; '' if there are none."""
         if not self.rejected:
             return ""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.most_common())
@@ -96,12 +96,12 @@ class FileReading:
 
 
 def open_reading(path: Path, topic: str, rules: DecodeRules) -> FileReading:
-    """A file to be read by this machine's clock; `-` is standard input. Raises FileError where it cannot be opened."""
+    """A reading by this machine's clock; `-` is standard input. Raises FileError if the file cannot be opened."""
     return FileReading(EventFile(path), topic, rules, now_ms())
 
 
 def _item_id(line: bytes) -> bytes | None:
-    """The key that a record with this line is to have."""
+    """The key of an `items` record with this value."""
     try:
         return str(orjson.loads(line)["item_id"]).encode()
     except (orjson.JSONDecodeError, LookupError, TypeError):

@@ -1,7 +1,6 @@
-"""The one place that makes Kafka clients: consumers, producers and admins, with what all of them share.
+"""The one place that makes Kafka clients: consumers, producers and admins.
 
-Their addresses come first, then what a client of this kind needs here, and the settings of whoever runs Tidemill
-(TLS, SASL) last.
+Later settings win: the address, those all clients share, those of the kind of client, and TIDEMILL_KAFKA_CONFIG.
 """
 
 import logging
@@ -16,54 +15,54 @@ from consumers.kafka_config import refusals
 from consumers.logs import librdkafka
 
 KafkaConfig = Mapping[str, str | int | float | bool]
-"""librdkafka's settings, by their names there."""
+"""librdkafka's settings, by librdkafka's names."""
 
 _SHARED = {
-    # A broker that was away is found again within a second (default 10 s).
+    # A broker that comes back is found within a second (default 10 s).
     "reconnect.backoff.max.ms": 1000,
 }
 
 
 def reading_settings(group_id: str, session_timeout_ms: int) -> dict[str, Any]:
-    """Of a consumer that reads each record once, as a member of a group or for itself."""
+    """Settings of a consumer that reads each record once, as a member of a group or alone."""
     return {
         "group.id": group_id,
         "enable.auto.commit": False,
-        # `earliest` would skip what has expired without a word.
+        # `earliest` would skip expired records silently.
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
-        # How long the broker waits for more bytes: the mock cluster waits it out, 177 ms at p50 by default.
+        # How long the broker waits for more bytes. The mock cluster waits the whole time: 177 ms at p50 by default.
         "fetch.wait.max.ms": 10,
         "fetch.error.backoff.ms": 100,
-        # A connection that has fallen silent (a firewall forgot it) is replaced after this (default 60 s).
+        # A silent connection (dropped by a firewall, say) is replaced after this (default 60 s).
         "socket.timeout.ms": 10_000,
         # A killed member's partitions are taken over after this (default 45 s).
         "session.timeout.ms": session_timeout_ms,
         "heartbeat.interval.ms": max(500, session_timeout_ms // 4),
         "partition.assignment.strategy": "cooperative-sticky",
-        # No multiple of a second: a refresh answered just while a group's leader works out the assignment makes it
-        # join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster keeps
-        # them for whole seconds, so with 5000 they met again and again: assigned after 20 s, once after 45 s.
+        # No multiple of a second: a refresh that is answered while the group's leader works out the assignment makes
+        # the leader join anew (librdkafka 2.16). Joins begin on whole seconds of the client's age, and the mock cluster
+        # keeps them for whole seconds, so with 5000 the two met again and again: assigned after 20 s, once after 45 s.
         "topic.metadata.refresh.interval.ms": 4770,
-        # Bounds what is fetched ahead; what the reader cannot take stays with the broker.
+        # Bounds what is fetched ahead of polls.
         "queued.max.messages.kbytes": 32_768,
-        # How the client finds its connections and its group, by its own account.
+        # The statistics tell whether the client is connected, and a member of its group.
         "statistics.interval.ms": 1000,
     }
 
 
 class WrongConfig(RuntimeError):
-    """No client can be made of these settings; the message is the one line that their user sees."""
+    """No client can be made with these settings; the message is one line for the user."""
 
 
 def make_consumer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None = None) -> Consumer:
-    """Raises WrongConfig."""
+    """A consumer. Connects to nothing yet. Raises WrongConfig."""
     with _refused_in_a_line():
         return Consumer(_together(bootstrap, settings, extra), logger=librdkafka)
 
 
 def make_producer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfig | None = None) -> Producer:
-    """A producer whose records come once and in order, on the partitions that a Java client would choose.
+    """A producer whose records arrive once and in order, on the partitions that a Java client would choose.
 
     Raises WrongConfig.
     """
@@ -77,25 +76,26 @@ def make_producer(bootstrap: str, settings: Mapping[str, Any], extra: KafkaConfi
 
 
 def make_admin(bootstrap: str, extra: KafkaConfig | None = None) -> AdminClient:
-    """Raises WrongConfig."""
+    """An admin client. Connects to nothing yet. Raises WrongConfig."""
     with _refused_in_a_line():
-        # Asked again and again by whoever watches: a connection that has fallen silent is given up soon (default 60 s).
+        # KafkaWatch asks every second or so: a silent connection is to be given up soon (default 60 s).
         return AdminClient(_together(bootstrap, {"socket.timeout.ms": 4000}, extra), logger=librdkafka)
 
 
 def check_config(config: KafkaConfig) -> None:
-    """Whether clients can be made with `config` and keep what they promise. Connects to nothing.
+    """Check that clients can be made with `config` and keep what Tidemill promises. Connects to nothing.
 
     Raises ValueError with one line: a key that may not be set, that librdkafka does not know, or a value it refuses.
-    What only other settings make wrong (TIDEMILL_SESSION_TIMEOUT_MS, say) is a WrongConfig where the client is made.
+    A value that is wrong only beside another setting (TIDEMILL_SESSION_TIMEOUT_MS, say) is found when the client is
+    made, and raises WrongConfig there.
     """
     if refused := refusals(config):
         raise ValueError("; ".join(refused))
-    unheard = logging.Logger("unheard", logging.CRITICAL + 1)
+    silent = logging.Logger("silent", logging.CRITICAL + 1)
     settings: dict[str, Any] = {"log_level": 0, **config}
     try:
-        Consumer({"group.id": "check", "session.timeout.ms": 6000, **settings}, logger=unheard).close()
-        Producer({"enable.idempotence": True, **settings}, logger=unheard)
+        Consumer({"group.id": "check", "session.timeout.ms": 6000, **settings}, logger=silent).close()
+        Producer({"enable.idempotence": True, **settings}, logger=silent)
     except KafkaException as error:
         raise ValueError(error.args[0].str().strip()) from None
 

@@ -1,7 +1,6 @@
-"""What `TIDEMILL_KAFKA_CONFIG` may not set, because what is promised rests on it; everything else of librdkafka it may.
+"""The librdkafka settings that `TIDEMILL_KAFKA_CONFIG` may not set, because Tidemill's promises rest on them.
 
-A test holds the list to what the clients here set: each of their keys is either here or named there as one that only
-tunes.
+tests/consumers/test_kafka_config.py checks that every setting of our clients is either listed here or only tuning.
 """
 
 from collections.abc import Mapping
@@ -37,7 +36,7 @@ NEEDED: Mapping[str, str] = {
     "message.timeout.ms": "a dead letter is never given up",
     "delivery.timeout.ms": "it is `message.timeout.ms`: a dead letter is never given up",
     "delivery.report.only.error": "what is not known to be delivered is waited for",
-    # the program's own
+    # functions and objects of the program
     "enabled_events": _FUNCTION,
     "on_delivery": _FUNCTION,
     "on_commit": _FUNCTION,
@@ -50,7 +49,10 @@ NEEDED: Mapping[str, str] = {
 
 
 def refusals(keys: Mapping[str, object]) -> list[str]:
-    """Why each of these keys that may not be set may not; librdkafka takes some also with `topic.` before them."""
+    """For each of these keys that may not be set, a line that says why.
+
+    librdkafka accepts some keys with `topic.` in front too; they are refused as well.
+    """
     return [f"{key} is not to be set: {why}" for key in keys if (why := _why(key))]
 
 

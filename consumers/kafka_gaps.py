@@ -1,8 +1,7 @@
-"""Partitions that do not have the offset they were to be read from: where each goes on, and what was lost."""
+"""Partitions whose log does not have the offset to read next: where reading goes on, and which records are lost."""
 
 import logging
 from collections.abc import Iterable
-from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -17,41 +16,43 @@ _NO_OFFSET = -1
 
 
 class KafkaGaps:
-    """Used by one thread, the one that polls."""
+    """Used by the thread that polls, and by no other."""
 
-    def __init__(self, start: Literal["earliest", "latest"]) -> None:
-        """`start`: where a group member begins without a committed offset."""
-        self.why = ""  # what keeps partitions standing still, for people; '' where nothing does
-        self._start = start
-        self._stuck: dict[TopicPartition, int] = {}  # -> the offset it was to be read from
+    def __init__(self) -> None:
+        self.why = ""  # why partitions are stuck, for people; '' if none is
+        self._stuck: dict[TopicPartition, int] = {}  # -> the missing offset
         self._expired: list[OffsetRange] = []
         self._look_at = 0.0
 
     def note(self, partition: TopicPartition, offset: int | None) -> None:
-        """It does not have `offset`; None: where the group has committed."""
+        """The partition's log does not have `offset`; None: the offset that the group has committed."""
         self._stuck[partition] = _NO_OFFSET if offset is None else offset
         self._look_at = 0.0
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """They go on elsewhere, or are not read any more."""
+        """These partitions are read from elsewhere, or by another member."""
         for partition in partitions:
             self._stuck.pop(partition, None)
         if not self._stuck:
             self.why = ""
 
     def take_expired(self) -> list[OffsetRange]:
-        """The stretches lost, found since the last call."""
+        """The ranges of expired records found since the last call."""
         expired, self._expired = self._expired, []
         return expired
 
     def mended(self, consumer: Consumer, now: float) -> list[tuple[TopicPartition, int]]:
-        """The partitions that can go on, and where: behind a gap, which is taken down, from the earliest record."""
+        """The partitions that can be read on, and from which offset; asks the broker, at most every half second.
+
+        A partition with expired records goes on at the earliest one left, and the gap is kept for `take_expired`. May
+        block for up to 2 s a request. now: `time.monotonic()`.
+        """
         if not self._stuck or now < self._look_at:
             return []
         self.why, self._look_at = "", now + _RETRY_S
         going_on: list[tuple[TopicPartition, int]] = []
         for partition, wanted in list(self._stuck.items()):
-            name = f"{partition.topic}-{partition.partition}"
+            name = partition.name
             try:
                 low, high = _watermarks(consumer, partition)
                 if wanted < 0:
@@ -60,12 +61,13 @@ class KafkaGaps:
                 self.why = f"{name}: {error.args[0].str()}"
                 continue
             if wanted > high:
-                # The log is shorter than what was read of it: a topic made anew, or a broker that lost its tail. To go
-                # on from either end would read twice or miss some, so this stands still until a person decides.
+                # The log is shorter than what was read of it: the topic was made anew, or the broker lost its tail.
+                # From the earliest record some would be read twice, from the end some would be missed. A person must
+                # decide.
                 self.why = f"{name}: offset {wanted} is beyond the end {high}; was the topic made anew?"
                 continue
             if wanted < 0:
-                wanted = low if self._start == "earliest" else high
+                wanted = low  # the group has committed nothing
             elif wanted < low:
                 logger.warning("%s: %d records expired before they were read", name, low - wanted)
                 self._expired.append(OffsetRange(partition.topic, partition.partition, wanted, low))

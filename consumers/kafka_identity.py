@@ -1,4 +1,4 @@
-"""Which Kafka this is: asked for, compared with what offsets were counted in, and watched while it is read."""
+"""The ids of a Kafka cluster and its topics: offsets mean something only in the log they were counted in."""
 
 import logging
 import threading
@@ -15,22 +15,22 @@ from consumers.kafka_clients import KafkaConfig, make_admin
 logger = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 3.0
-_MOCK_PREFIX = "mockCluster"  # librdkafka's; it makes topics on first use, and answers neither creation nor description
+_MOCK_PREFIX = "mockCluster"  # librdkafka's mock: makes topics on first use, can neither create nor describe them
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaIdentity:
-    """Which log the offsets belong to. An id is '' where there is none (mock cluster, brokers before 2.8)."""
+    """Which logs offsets belong to. An id is '' if there is none (mock cluster, brokers before 2.8)."""
 
     cluster_id: str
     topic_ids: dict[str, str] = field(default_factory=dict)  # only of topics that exist
 
     def log_of(self, topic: str) -> str:
-        """What names the log of a topic: the topic's id, or the cluster's where topics have none."""
+        """The id of a topic's log: the topic's id, or the cluster's if topics have none."""
         return self.topic_ids.get(topic) or self.cluster_id
 
     def difference(self, now: "KafkaIdentity") -> str | None:
-        """Why offsets of this identity mean nothing in `now`; None where they do, as far as both have ids.
+        """Why offsets of this identity mean nothing in `now`; None if they do, as far as both have ids.
 
         >>> KafkaIdentity("a", {"events": "x"}).difference(KafkaIdentity("a", {"events": "y"}))
         'topic events was made anew (its id was x and is y)'
@@ -51,9 +51,10 @@ def identify(
 
 
 class IdentityWatch:
-    """Asks, every few seconds and on a thread of its own, whether this is still the Kafka that was there at the start.
+    """Checks every few seconds, on its own thread, that the cluster and its topics are those of the start.
 
-    An offset beyond the end would show a topic made anew too; one within the new log would be misread in silence.
+    A topic made anew also shows as an offset beyond its end, but not when the new log is long enough: then offsets
+    would silently mean other records.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class IdentityWatch:
         extra: KafkaConfig | None = None,
         every_s: float = 2.0,
     ) -> None:
-        self.changed: str | None = None  # why offsets mean nothing any more; stays once it is set
+        self.changed: str | None = None  # why offsets have lost their meaning; never reset
         self._admin = make_admin(bootstrap, extra)
         self._then, self._every_s = then, every_s
         self._stop = threading.Event()
@@ -86,8 +87,8 @@ class IdentityWatch:
                 self.changed = self._then.difference(
                     _identify(self._admin, list(self._then.topic_ids), _WATCH_TIMEOUT_S)
                 )
-            except KafkaException as error:  # away, which the readers say, or a topic just between its two lives
-                logger.debug("which Kafka this is cannot be asked now: %s", error)
+            except KafkaException as error:  # no broker (readers report that), or a topic that is being made anew
+                logger.debug("the ids of the cluster and its topics cannot be asked for: %s", error)
 
 
 def _identify(admin: AdminClient, topics: Sequence[str], timeout_s: float) -> KafkaIdentity:

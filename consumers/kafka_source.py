@@ -1,7 +1,7 @@
 """`EventSource` over Kafka.
 
-`kafka_watch` asks for ends and new partitions, `kafka_gaps` says where to go on behind what has expired, and `reading`
-is what the source knows of itself.
+`KafkaWatch` asks for ends and new partitions, `KafkaGaps` finds where to go on behind expired records, and `Reading`
+knows whether this client can read.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -24,28 +23,27 @@ from consumers.source import OnPartitions, SourceStatus
 
 logger = logging.getLogger(__name__)
 
-_WHERE_COMMITTED = -1001  # librdkafka's OFFSET_INVALID: a group member begins where the group has committed
-_ASK_AGAIN_S = 3.0  # what was refused is asked for again after this
-_JOIN_ANEW_S = 5.0  # at least, between two clients in a row that failed for good
-_SLICE_S = 0.1
+_WHERE_COMMITTED = -1001  # librdkafka's OFFSET_INVALID: begin where the group has committed
+_ASK_AGAIN_S = 3.0  # a partition that the broker refused is asked for again after this
+_JOIN_ANEW_S = 5.0  # at least, between two replacements of a client that failed for good
+_SLICE_S = 0.1  # of a poll's timeout, between two looks for new partitions
 
 
 class KafkaSource:
-    """Reads Kafka through librdkafka, with `extra` settings of it (TLS, SASL; see `kafka_config`)."""
+    """Reads Kafka through librdkafka. A group member without a committed offset begins at the earliest record."""
 
     def __init__(
         self,
         bootstrap: str,
         group_id: str,
         *,
-        start: Literal["earliest", "latest"] = "earliest",
         session_timeout_ms: int = 6000,
         refresh_s: float = 1.0,
         extra: KafkaConfig | None = None,
     ) -> None:
-        """`start`: where a group member begins without a committed offset. The broker is asked every `refresh_s`."""
+        """`refresh_s`: how often the broker is asked for ends. `extra`: more librdkafka settings (TLS, SASL)."""
         settings = reading_settings(group_id, session_timeout_ms)
-        self._group_id, self._gaps = group_id, KafkaGaps(start)
+        self._group_id, self._gaps = group_id, KafkaGaps()
         settings |= {"error_cb": self._on_client_error, "stats_cb": self._on_statistics}
         self._make = functools.partial(make_consumer, bootstrap, settings, extra)
         self._consumer = self._make()
@@ -54,8 +52,8 @@ class KafkaSource:
         self._watch = KafkaWatch(make_admin(bootstrap, extra), refresh_s)
         self._closed = False
 
-        self._begun_at: dict[TopicPartition, int] = {}  # where reading of a partition was begun last
-        self._unread: set[TopicPartition] = set()  # not yet read to their end for the first time
+        self._begun_at: dict[TopicPartition, int] = {}  # the offset a partition was last assigned at
+        self._unread: set[TopicPartition] = set()  # partitions not yet read to their end for the first time
         self._ask_again_at = self._join_anew_at = 0.0
         self._watch.start()
 
@@ -70,7 +68,7 @@ class KafkaSource:
         on_lost: OnPartitions | None = None,
     ) -> None:
         def assigned(consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-            if consumer is not self._consumer:  # one that was given up
+            if consumer is not self._consumer:  # a client that was replaced
                 return
             came = [TopicPartition(p.topic, p.partition) for p in partitions]
             self._begun_at.update(dict.fromkeys(came, _WHERE_COMMITTED))
@@ -108,8 +106,7 @@ class KafkaSource:
             left = deadline - time.monotonic()
             if records or left <= 0:
                 break
-            # `consume` waits out its timeout unless it has all it was asked for; `poll` returns with the first message.
-            # In slices, because partitions may be found meanwhile.
+            # `consume` waits out its timeout unless it gets as many as it was asked for; `poll` returns with the first.
             first = self._consumer.poll(min(left, _SLICE_S))
             if first is not None:
                 records = self._records([first])
@@ -125,7 +122,7 @@ class KafkaSource:
         self._take_up_found()
         unknown = [p for p in offsets if not self._watch.reads(p)]
         if unknown:
-            raise ValueError(f"not being read: {', '.join(map(_name, unknown))}")
+            raise ValueError(f"not being read: {', '.join(p.name for p in unknown)}")
         self._gaps.forget(offsets)
         for partition, offset in offsets.items():
             self._restart(partition, offset)
@@ -172,7 +169,7 @@ class KafkaSource:
         if not self._reading.fatal:
             self._consumer.close()
 
-    # what comes in
+    # what the client receives
 
     def _records(self, messages: list[Message]) -> list[Record]:
         records: list[Record] = []
@@ -200,7 +197,7 @@ class KafkaSource:
         return records
 
     def _on_error(self, message: Message, error: KafkaError, positions: dict[tuple[str, int], int]) -> None:
-        """Takes in what stands in place of a record. `positions`: where reading has come to by these messages."""
+        """Handle an error that came in place of a record. `positions`: those reached by these messages, updated."""
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._reading.failed_for_good(error.str())
@@ -210,7 +207,7 @@ class KafkaSource:
             if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # a topic that is not there yet is waited for
                 self._reading.topic_refused(topic, error.str())
         elif error.code() == KafkaError._PARTITION_EOF:
-            # Beyond the last record there may be marks of transactions, which no reader gets; the end is behind them.
+            # The end may be beyond the last record and one: transaction markers lie between.
             positions[topic, number] = offset or 0
             self._unread.discard(TopicPartition(topic, number))
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
@@ -231,10 +228,10 @@ class KafkaSource:
         self._reading.in_group(statistics["cgrp"]["join_state"] == "steady")
         self._watch.idle_member = self._reading.member and not self._reading.partitions
 
-    # what is done about it, on the caller's thread
+    # starting and restarting partitions, on the caller's thread
 
     def _mend(self) -> None:
-        """Take up what has been found, and begin anew where reading has stopped."""
+        """Assign new partitions, and restart those whose reading has stopped."""
         now = time.monotonic()
         if self._reading.fatal and now >= self._join_anew_at:
             self._join_anew()
@@ -243,14 +240,14 @@ class KafkaSource:
             self._restart(partition, offset)
         if now >= self._ask_again_at:
             self._ask_again_at = now + _ASK_AGAIN_S
-            for partition in self._reading.refusals:  # a client says an error once, and its end not at all
+            for partition in self._reading.refusals:  # a client reports an error once, and not when it is over
                 self._restart(partition, self._where(partition))
 
     def _take_up_found(self) -> None:
         found = self._watch.take_found()
         if not found:
             return
-        # Without the topics' metadata at hand, the first fetch would begin up to a second later.
+        # Loads the topics' metadata: without it the first fetch would begin up to a second later.
         with contextlib.suppress(KafkaException):
             for topic in {partition.topic for partition, _ in found}:
                 self._consumer.list_topics(topic, timeout=ASK_TIMEOUT_S)
@@ -261,24 +258,24 @@ class KafkaSource:
         self._consumer.incremental_assign([KafkaPartition(*partition, start) for partition, start in found])
 
     def _where(self, partition: TopicPartition) -> int:
-        """Where to go on: at the next offset, or as it was begun where nothing has come yet."""
+        """Where to go on: at the position, or where the partition was assigned if nothing has come yet."""
         position = self._reading.position(partition)
         return self._begun_at.get(partition, _WHERE_COMMITTED) if position is None else position
 
     def _restart(self, partition: TopicPartition, offset: int) -> None:
-        """Read on from `offset`. `seek` is refused while a partition is stopped for an error; this always works."""
+        """Read on from `offset`. The client's `seek` fails while a partition is stopped by an error; this does not."""
         try:
             self._consumer.incremental_unassign([KafkaPartition(*partition)])
             self._consumer.incremental_assign([KafkaPartition(*partition, offset)])
-        except KafkaException as error:  # it has just gone to another member
-            logger.info("%s is not read any more: %s", _name(partition), error)
+        except KafkaException as error:  # the partition has just gone to another member
+            logger.info("%s cannot be read on: %s", partition.name, error)
             return
         self._begun_at[partition] = offset
         if offset >= 0:
             self._reading.moved(partition, offset)
 
     def _join_anew(self) -> None:
-        """Go on with another client, where the one before has failed for good: it would not read anything any more."""
+        """Replace a client that has failed for good by a new one, which reads on where that one stopped."""
         why, reading = self._reading.fatal, self._reading.partitions
         logger.error("the Kafka client has failed for good, so another one goes on: %s", why)
         self._join_anew_at = time.monotonic() + _JOIN_ANEW_S
@@ -306,13 +303,9 @@ class KafkaSource:
             self._gaps.forget(partitions)
 
 
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}-{partition.partition}"
-
-
 def _headers(message: Message) -> Headers:
     try:
         headers = message.headers()
-    except UnicodeDecodeError:  # a header's name is not UTF-8; the record is worth more than its headers
+    except UnicodeDecodeError:  # a header's name is not UTF-8: read the record without its headers
         return ()
     return tuple(headers) if headers else ()  # type: ignore[arg-type]  # values are bytes or None

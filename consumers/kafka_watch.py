@@ -1,8 +1,8 @@
-"""What watches the partitions that are read: a thread that asks the broker for their ends, and for new ones.
+"""A thread that asks the broker for the ends of the partitions being read, and for new partitions.
 
 The consumer's cached ends would not do: they stand still while nothing is fetched, so a reader that is held up would
-report no lag just when it has some. The thread has a client of its own, because confluent_kafka lets one thread at a
-time into a consumer: asking it while another polls waited 30 s.
+report no lag. The thread uses its own client, because confluent_kafka lets one thread at a time use a consumer: asking
+it while another thread polled took 30 s.
 """
 
 import threading
@@ -21,11 +21,11 @@ FROM_BEGINNING = -2  # librdkafka's OFFSET_BEGINNING
 ASK_TIMEOUT_S = 2.0
 _RETRY_S = 0.5
 _TOPICS_EVERY_S = 5.0  # how often to look for new partitions, once every topic is there
-_SILENT_S = 4.0  # without an answer for so long, the broker counts as away, whatever the client's own timeouts are
+_SILENT_S = 4.0  # without an answer for so long the broker counts as away, whatever the client's timeouts
 
 
 class _Refused(Exception):
-    """The broker tells nothing of one partition; the message names it and says why."""
+    """The broker does not give the end of a partition; the message names the partition and says why."""
 
 
 class KafkaWatch:
@@ -33,10 +33,10 @@ class KafkaWatch:
 
     def __init__(self, admin: AdminClient, every_s: float) -> None:
         self._admin, self._every_s = admin, every_s
-        self._lock = threading.Lock()  # guards what stands below, down to `_ends`
+        self._lock = threading.Lock()  # guards the attributes below, down to `_ends`
         self._starts: dict[str, Mapping[int, int]] = {}  # topics followed -> offsets to start at
         self._seen: dict[str, set[int]] = {}  # topics followed and described -> partitions known
-        self._found: list[tuple[TopicPartition, int]] = []  # partitions to take up, and where
+        self._found: list[tuple[TopicPartition, int]] = []  # new partitions, and the offset to start at
         self._reading: set[TopicPartition] = set()
         self._ends: dict[TopicPartition, int] = {}
 
@@ -58,34 +58,34 @@ class KafkaWatch:
         self._wake.set()
 
     def follow(self, topics: Mapping[str, Mapping[int, int]]) -> None:
-        """Look for all partitions of these topics, to be read from these offsets, else from their earliest record."""
+        """Look for all partitions of these topics; those without an offset start at their earliest record."""
         with self._lock:
             self._starts.update({topic: dict(starts) for topic, starts in topics.items()})
         self._wake.set()
 
     def take_found(self) -> list[tuple[TopicPartition, int]]:
-        """Partitions found since the last call, and where to begin; they count as read from now on."""
+        """Partitions found since the last call, and the offset to start at; they then count as being read."""
         with self._lock:
             found, self._found = self._found, []
             self._reading.update(partition for partition, _ in found)
         if found:
-            self._wake.set()  # their ends are wanted
+            self._wake.set()  # to ask for their ends at once
         return found
 
     @property
     def all_taken(self) -> bool:
-        """Whether every topic followed has been looked for, and all that was found is taken. A missing one is empty."""
+        """Whether every topic was looked for and every partition found was taken. A missing topic has none."""
         with self._lock:
             return not self._found and all(topic in self._seen for topic in self._starts)
 
     def read(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are being read: ask for their ends too."""
+        """These partitions are being read: ask for their ends too."""
         with self._lock:
             self._reading.update(partitions)
         self._wake.set()
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are not read any more."""
+        """These partitions are not being read."""
         with self._lock:
             for partition in partitions:
                 self._reading.discard(partition)
@@ -96,24 +96,24 @@ class KafkaWatch:
             return partition in self._reading
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Of what is being read, the offset of the next record that a reader will get, as last heard."""
+        """Per partition being read, its end as last heard: the offset after the last record that readers get."""
         with self._lock:
             return dict(self._ends)
 
     @property
     def trouble(self) -> str:
-        """Why the broker does not answer this client now; empty where it does."""
+        """Why the broker does not answer this client; '' while it does."""
         if not self._trouble and time.monotonic() - self._heard_at > _SILENT_S + self._every_s:
             return "the broker has fallen silent"
         return self._trouble
 
     def explain_group(self, group: str, topics: Sequence[str]) -> None:
-        """While the reader is an `idle_member` of this group, which shares these topics, find out why."""
+        """Find out why the reader has no partition, whenever it is an `idle_member` of this group on these topics."""
         self._group = (group, tuple(topics))
 
     @property
     def group_note(self) -> str:
-        """Why a member has no partition, where that is so."""
+        """Why the reader has no partition; '' while it has some."""
         return self._group_note if self.idle_member else ""
 
     # the thread
@@ -138,8 +138,8 @@ class KafkaWatch:
                 topics_at = 0.0
 
     def _look_for_partitions(self) -> bool:
-        """Whether every topic followed is there."""
-        # All topics: asked for one by name, a broker may make it, and `items` would not be compacted.
+        """Note new partitions; returns whether every topic followed exists."""
+        # List all topics: when asked for one by name, a broker may make it, and `items` would not be compacted.
         described = self._admin.list_topics(timeout=ASK_TIMEOUT_S).topics
         with self._lock:
             topics = list(self._starts)
@@ -155,7 +155,7 @@ class KafkaWatch:
             first_look = topic not in self._seen
             known = self._seen.setdefault(topic, set())
             for number in sorted(numbers - known):
-                # One that appeared later is new as a whole, so its first record has offset 0.
+                # A partition that appears later is new, so its first record has offset 0.
                 start = self._starts[topic].get(number, FROM_BEGINNING if first_look else 0)
                 self._found.append((TopicPartition(topic, number), start))
             known |= numbers
@@ -168,7 +168,7 @@ class KafkaWatch:
         latest: Any = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
         answers = self._admin.list_offsets(
             {KafkaPartition(*p): latest for p in reading},
-            # What a transaction has not committed yet is not there for readers.
+            # Readers do not get records that a transaction has not committed.
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=ASK_TIMEOUT_S,
         )
@@ -177,7 +177,7 @@ class KafkaWatch:
             try:
                 end = answer.result().offset
             except KafkaException as error:
-                raise _Refused(f"{asked.topic}-{asked.partition}: {error.args[0].str()}") from error
+                raise _Refused(f"{partition.name}: {error.args[0].str()}") from error
             with self._lock:
                 if partition in self._reading:
                     self._ends[partition] = end
@@ -189,6 +189,6 @@ class KafkaWatch:
         partitions = sum(len(described[topic].partitions) for topic in topics)
         try:
             answer = self._admin.describe_consumer_groups([group], request_timeout=ASK_TIMEOUT_S)[group].result()
-        except KafkaException:  # the mock cluster does not tell, and who may not ask need not know
+        except KafkaException:  # not supported by the mock cluster, or not allowed
             return f"no partition: the other members of group {group} have all {partitions}"
         return f"no partition: {len(answer.members)} members, {partitions} partitions"

@@ -1,9 +1,8 @@
 """How far a reader is behind the ends of its partitions, in records and in seconds. Pure: the clock is passed in.
 
-Seconds are counted by this process's own clock, from when it first heard of an end beyond where reading stands. Kafka's
-timestamps are other people's clocks: a producer that writes seconds, a clock that is an hour ahead, or records copied
-from another cluster would hide a lag or make one up. So records that were there before this process count from its
-start.
+Seconds are counted by this process's clock, from when it first heard of an end beyond the position. Kafka's timestamps
+come from other clocks: a producer that writes seconds, a clock an hour ahead, or records copied from another cluster
+would hide a lag or make one up. So records older than this process count from its start.
 """
 
 from collections import deque
@@ -12,19 +11,19 @@ from dataclasses import dataclass, field
 
 from consumers.records import Offsets, TopicPartition
 
-MARKS = 512  # a partition; a lag that was heard of in more steps is known to within a 250th of its length
+MARKS = 512  # per partition; with them a lag in seconds is known to within a 250th of its length
 
 
 @dataclass(slots=True)
 class _Heard:
-    """The ends of one partition, each with when it was first heard of; oldest first, and never none."""
+    """The ends of one partition and when each was first heard of, oldest first; never empty once added to."""
 
     marks: deque[tuple[float, int]] = field(default_factory=deque)
-    apart_s: float = 0.0  # ends that were heard of within so long of each other are one mark, as old as the first
+    apart_s: float = 0.0  # ends heard of within so many seconds share a mark, with the time of the first
 
     def add(self, now: float, end: int) -> None:
         if self.marks and end < self.end:
-            self.marks.clear()  # another log by the same name
+            self.marks.clear()  # another log of the same name
         if not self.marks:
             self.marks.append((now, end))
         elif end > self.end:
@@ -37,7 +36,7 @@ class _Heard:
         return self.marks[-1][1]
 
     def since(self, position: int) -> float | None:
-        """When an end beyond `position` was first heard of; None where none was. What is before it is forgotten."""
+        """When an end beyond `position` was first heard of; None if none was. Forgets the marks before it."""
         while len(self.marks) > 1 and self.marks[0][1] <= position:
             self.marks.popleft()
         if len(self.marks) == 1:
@@ -71,22 +70,22 @@ class Lag:
             self._heard.setdefault(partition, _Heard()).add(now, end)
 
     def keep(self, partitions: Iterable[TopicPartition]) -> None:
-        """Others than these are not read here any more."""
+        """Forget all partitions but these."""
         kept = set(partitions)
         self._heard = {partition: heard for partition, heard in self._heard.items() if partition in kept}
 
     def of_partitions(self, positions: Offsets) -> dict[TopicPartition, int]:
-        """Records not yet taken in, by what was heard last. `positions`: the offset to take in next, else 0."""
+        """Per partition, how many records are not taken in, by the end last heard. `positions`: a missing one is 0."""
         return {p: max(0, heard.end - positions.get(p, 0)) for p, heard in self._heard.items()}
 
     def events(self, positions: Offsets) -> int:
-        """The same of all partitions."""
+        """The sum of `of_partitions`."""
         return sum(self.of_partitions(positions).values())
 
     def seconds(self, positions: Offsets, unheard_s: float = 0.0) -> float:
-        """How long ago there first was a record that is not yet taken in; 0 at the end.
+        """The age in seconds of the oldest record not yet taken in; 0 at the end.
 
-        `unheard_s`: for how long nobody has heard where the ends are: there may be records as old.
+        `unheard_s`: seconds since the ends were last heard; the result is at least that, as there may be newer records.
         """
         now = self._clock()
         since = (heard.since(positions.get(partition, 0)) for partition, heard in self._heard.items())

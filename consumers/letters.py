@@ -1,4 +1,4 @@
-"""A dead letter: a record that did not fit, as its dead-letter topic gets it; and one that this topic has refused."""
+"""A dead letter: a rejected record as its dead-letter topic gets it; and a letter that this topic refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,26 +10,26 @@ from consumers.decode import Reject
 from consumers.records import Headers
 
 DLQ_SUFFIX = ".dlq"
-TRUNCATED_FROM = "error.value_truncated_from"  # header: of how many bytes the value was
+TRUNCATED_FROM = "error.value_truncated_from"  # header: how many bytes the value had before it was cut
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """What goes to `<topic>.dlq`."""
 
-    topic: str  # of the record that did not fit
+    topic: str  # of the rejected record
     key: bytes | None
     value: bytes | None
-    headers: Headers  # the record's own, then ours; where a name is there twice the last one is ours
-    own_headers: int = 0  # how many are the record's own
+    headers: Headers  # those of the record, then ours; of two with the same name the last is ours
+    own_headers: int = 0  # how many of them are the record's
 
     @property
     def address(self) -> str:
-        """The topic it goes to."""
+        """The dead-letter topic."""
         return self.topic + DLQ_SUFFIX
 
     def cut(self, size: int) -> "DeadLetter":
-        """With at most `size` bytes of its value, and a header that says how many there were."""
+        """This letter with at most `size` bytes of its value, and a header that says how many there were."""
         value = self.value or b""
         if len(value) <= size:
             return self
@@ -57,7 +57,7 @@ def dead_letter(reject: Reject) -> DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A letter that its topic will not take however often it is asked, and why, in the broker's words."""
+    """A letter that its topic has refused for good, and why, in the broker's words."""
 
     letter: DeadLetter
     error: str
@@ -84,7 +84,7 @@ class Refused:
 
 
 def _out(data: bytes | None) -> str | Mapping[str, str] | None:
-    """Bytes as JSON can carry them, and as people can read them where they are text."""
+    """Bytes for JSON: as text if they are UTF-8, so that people can read them; else as hex."""
     if data is None:
         return None
     try:

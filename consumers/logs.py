@@ -1,6 +1,6 @@
-"""The log of a process: lines on stderr with the time in UTC, and of what librdkafka repeats one line in a while.
+"""The log of a process: lines on stderr with the time in UTC, without the repetitions of librdkafka.
 
-A client whose broker is away says so some twenty times a second, whatever its backoff: gigabytes in a week.
+A client without a broker logs some twenty lines a second, whatever its backoff: gigabytes in a week.
 """
 
 import logging
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 
 REPEAT_S = 30.0
-_KINDS = 1000  # of messages remembered
+_KINDS = 1000  # how many kinds of message are remembered
 
 
 class Unrepeated(logging.Filter):
-    """Lets a message pass once in `every_s` seconds, and says with the next one how many were left out.
+    """Lets each kind of message pass once in `every_s` seconds; the next one says how many were left out.
 
-    Messages that differ in numbers alone (ports, milliseconds, the client's own) are the same.
+    Messages that differ only in numbers (ports, milliseconds, the client's number) are of one kind.
     """
 
     def __init__(self, every_s: float = REPEAT_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,13 +41,13 @@ class Unrepeated(logging.Filter):
 
 
 librdkafka = logging.getLogger("librdkafka")
-"""For every client of librdkafka, as its `logger`."""
+"""The `logger` of every librdkafka client."""
 
 librdkafka.addFilter(Unrepeated())
 
 
 def start_logging(process: str, level: str | int) -> None:
-    """To be called once, by the process itself."""
+    """Set up the root logger. To be called once, in a process's entry point."""
     handler = logging.StreamHandler(sys.stderr)
     formatter = logging.Formatter(f"%(asctime)s.%(msecs)03dZ {process} %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime

@@ -1,4 +1,4 @@
-"""`EventSource` over a log in memory: for tests, and for evaluating a file in one process."""
+"""`EventSource` over a log in memory, for tests."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from consumers.source import OnPartitions, SourceStatus
 
 
 class MemoryLog:
-    """Topics of partitions of records, with expiry and the groups' committed offsets. Safe to share between threads."""
+    """Partitions of records, with expiry and the groups' committed offsets. Safe to share between threads."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
-        self.records: dict[TopicPartition, list[Record]] = {}  # what has not expired
-        self.marks: set[tuple[TopicPartition, int]] = set()  # offsets of records that no reader is given
-        self.first: dict[TopicPartition, int] = {}  # offset of the first record that is left, or of the next
+        self.records: dict[TopicPartition, list[Record]] = {}  # those that have not expired
+        self.marks: set[tuple[TopicPartition, int]] = set()  # offsets of transaction markers
+        self.first: dict[TopicPartition, int] = {}  # offset of the earliest record left, or the end
         self.committed: dict[tuple[str, TopicPartition], int] = {}  # per group
 
     def create(self, topic: str, partitions: int) -> None:
@@ -36,7 +36,7 @@ class MemoryLog:
         timestamp_ms: int = -1,
         headers: Headers = (),
     ) -> Record:
-        """Append one record to an existing topic. Without `partition` the key decides; no key means 0."""
+        """Append one record to an existing topic. Without `partition` the key decides; without a key it is 0."""
         with self.changed:
             if partition is None:
                 partition = 0 if key is None else crc32(key) % len(self.partitions(topic))
@@ -47,7 +47,7 @@ class MemoryLog:
         return record
 
     def mark(self, topic: str, partition: int) -> None:
-        """Append what ends a transaction in Kafka: it takes an offset, and no reader is given it."""
+        """Append a transaction marker, which takes an offset and is not returned to readers."""
         with self.changed:
             at = TopicPartition(topic, partition)
             self.marks.add((at, self.append(topic, None, partition=partition).offset))
@@ -77,7 +77,7 @@ class MemorySource:
         self._group_id = group_id
         self._closed = False
         self._starts: dict[str, Mapping[int, int]] = {}
-        self._seen: set[str] = set()  # topics looked at once: partitions found later are new
+        self._seen: set[str] = set()  # topics looked at before: partitions found later are new
         self._positions: dict[TopicPartition, int] = {}
         self._unread: dict[TopicPartition, int] = {}  # partition -> its end when it was first seen
         self._subscribed: tuple[Sequence[str], OnPartitions | None, OnPartitions | None] | None = None
@@ -113,7 +113,7 @@ class MemorySource:
         self._find_partitions()
         unknown = [p for p in offsets if p not in self._positions]
         if unknown:
-            raise ValueError(f"not being read: {', '.join(f'{p.topic}-{p.partition}' for p in unknown)}")
+            raise ValueError(f"not being read: {', '.join(p.name for p in unknown)}")
         self._positions.update(offsets)
 
     def commit(self, offsets: Offsets, *, wait: bool = False) -> bool:
@@ -141,7 +141,7 @@ class MemorySource:
         for p, position in self._positions.items():
             end = self._log.end(p)
             if position > end:
-                return SourceStatus(False, f"{p.topic}-{p.partition}: offset {position} is beyond the end {end}")
+                return SourceStatus(False, f"{p.name}: offset {position} is beyond the end {end}")
         return SourceStatus()
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class MemorySource:
             if position < first:
                 self._expired.append(OffsetRange(p.topic, p.partition, position, first))
                 position = first
-            # A slice that starts behind the end is empty: beyond it the partition stands still.
+            # A slice that starts beyond the end is empty: such a partition stands still.
             while fresh := self._log.records[p][position - first :][: max_records - len(taken)]:
                 taken += [record for record in fresh if (p, record.offset) not in self._log.marks]
                 position += len(fresh)

@@ -21,7 +21,7 @@ class ItemChange:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Accepted events (n of them), catalogue changes, and what else was consumed: partition after partition, in order.
+    """n accepted events, the catalogue changes, and what else was read: partition after partition, in offset order.
 
     `users` and `items` hold each id of the batch once, in order of first appearance; `user` and `item` index them.
     """
@@ -36,10 +36,10 @@ class MicroBatch:
     event_key: NDArray[np.int64]  # [n] 64-bit hash of event_id, or of topic-partition-offset where there is none
     kafka_ts: NDArray[np.int64]  # [n] the record's Kafka timestamp, epoch milliseconds
     catalogue: tuple[ItemChange, ...]
-    ranges: tuple[OffsetRange, ...]  # every record consumed, rejects too; at most one range a partition
-    records: int = 0  # how many the ranges held: fewer than offsets, where a log was compacted or had transactions
+    ranges: tuple[OffsetRange, ...]  # every record read, rejects too; at most one range a partition
+    records: int = 0  # how many the ranges held: fewer than offsets if a log was compacted or had transactions
     rejected: dict[str, int] = field(default_factory=dict)  # reason -> how many
-    # topic, partition and offset of what was rejected because the clock had not come so far: another day would not
+    # (topic, partition, offset) of the rejects with `ts_in_future`: read again later they would be accepted
     ahead: tuple[tuple[str, int, int], ...] = ()
     misrouted: int = 0  # events whose key was not their user_id
     expired: dict[TopicPartition, int] = field(default_factory=dict)  # records lost to retention before being read

@@ -1,13 +1,14 @@
-"""The bounded hand-off from the feeder process to its parent, over a pipe: columns as bytes, nothing pickled.
+"""The bounded pipe from the feeder process to its parent: columns as bytes, nothing pickled.
 
-A message is one byte for its kind; then for a status or a refused letter a JSON object, for a batch (little-endian):
+A message begins with one byte for its kind. A status or a refused letter is then a JSON object, and a batch is
+(little-endian):
 
     u32 n events · u32 bytes of the JSON part · u32 bytes of the users · u32 bytes of the items
     user i32[n] · item i32[n] · type i16[n] · ts i64[n] · value f64[n] · event_key i64[n] · kafka_ts i64[n]
     the JSON part · users · items
 
-where users and items are: u32 how many · u32 lengths in characters · the strings joined, UTF-8. The JSON part holds
-what is small or rare: ranges, catalogue, counts. Both ends are one release of one program, so there is no version.
+users and items are each: u32 how many · u32 lengths in characters · the strings joined, UTF-8. The JSON part holds the
+other fields of a MicroBatch. Both ends are of one release, so the format has no version.
 """
 
 import contextlib
@@ -42,25 +43,25 @@ _COLUMNS = (
 
 
 class FeederDied(Exception):  # a state of the world, named for what happened
-    """The feeder's end of the pipe is closed, and everything it had sent was received."""
+    """The feeder's end of the pipe is closed, and everything it sent was received."""
 
 
 class ParentDied(Exception):
-    """The parent's end of the pipe is closed: nobody is left to read for."""
+    """The parent's end of the pipe is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeederStatus:
-    """How the feeder is doing, at least once a second while there is room: also the heartbeat that carries the lag."""
+    """The feeder's state, its heartbeat: sent at least once a second while the pipe has room."""
 
     healthy: bool
     message: str = ""
-    items_read: bool = False  # whether all of `items`, as it was at the start, has been handed on
-    end_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the partitions' ends when last heard of
+    items_read: bool = False  # whether every record that was in `items` at the start has been sent
+    end_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the partitions' ends as last heard
 
 
 Received = MicroBatch | FeederStatus | Refused
-"""A refused letter comes before the batch that covers its offset."""
+"""A message. A refused letter comes before the batch that covers its record's offset."""
 
 
 class PipeSender:
@@ -70,7 +71,7 @@ class PipeSender:
         self._connection = connection
 
     def send(self, message: Received) -> None:
-        """Hand a message on; blocks while the pipe and the receiver's queue are full. Raises ParentDied."""
+        """Send a message; blocks while the pipe and the receiver's queue are full. Raises ParentDied."""
         try:
             self._connection.send_bytes(encode(message))
         except OSError as error:
@@ -78,9 +79,9 @@ class PipeSender:
 
 
 class PipeReceiver:
-    """The parent's end: a thread moves messages to a queue of `capacity`, and stops reading when it is full.
+    """The parent's end: a thread moves messages into a queue of `capacity`, and stops reading while it is full.
 
-    So at most `capacity` + 1 messages are held here and about 200 KB in the kernel, whatever the rate.
+    So at most `capacity` + 1 messages are held here, and about 200 KB in the kernel.
     """
 
     def __init__(self, connection: Connection, capacity: int = 8) -> None:
@@ -92,7 +93,7 @@ class PipeReceiver:
         self._thread.start()
 
     def receive(self, timeout_s: float) -> Received | None:
-        """The next message, or None when none comes within `timeout_s` seconds. Raises FeederDied after the last."""
+        """The next message, or None if none comes within `timeout_s` seconds. Raises FeederDied after the last."""
         if not self._dead:
             try:
                 message = self._queue.get(timeout=timeout_s) if timeout_s > 0 else self._queue.get_nowait()
@@ -104,11 +105,11 @@ class PipeReceiver:
         raise FeederDied("the feeder has closed the pipe")
 
     def close(self) -> None:
-        """Close the parent's end; what was not received is gone. May be called twice, not while another receives."""
+        """Close the parent's end and drop what was not received. May be called twice, but not during `receive`."""
         if self._closed:
             return
         self._closed = self._dead = True
-        # Wakes the thread's read; closing alone would leave it waiting on a number that may mean another file.
+        # The shutdown wakes the thread's read; after a mere close it would wait on a descriptor that may be reused.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as pipe:
             pipe.shutdown(socket.SHUT_RDWR)
         while self._thread.is_alive():

@@ -1,4 +1,4 @@
-"""Publishing events and items. Whatever does not reach Kafka is counted."""
+"""Publishes events and items to Kafka, and counts the records that do not arrive."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ _DELIVERY_TIMEOUT_MS = 60_000
 
 
 class PublishError(RuntimeError):
-    """Kafka's client refuses this record (too large, say); the message is one line that says why."""
+    """The Kafka client refuses this record (too large, say); the message is one line that says why."""
 
 
 class KafkaUnreachableError(RuntimeError):
@@ -22,12 +22,12 @@ class KafkaUnreachableError(RuntimeError):
 
 
 class KafkaPublisher:
-    """Publishes records, in order per key, exactly once while it lives. Used by one thread, read by any."""
+    """Publishes records, in order per key, each once. One thread may call it; any may read its counts."""
 
     def __init__(self, bootstrap: str, config: KafkaConfig | None = None) -> None:
         self.delivered: Counter[str] = Counter()  # topic -> records Kafka has confirmed
         self.delivered_bytes: Counter[str] = Counter()  # topic -> of their values
-        self.failures: Counter[str] = Counter()  # reason -> records that Kafka has not taken
+        self.failures: Counter[str] = Counter()  # reason -> records that did not reach Kafka
         self.ends: dict[str, dict[int, int]] = {}  # topic -> partition -> one past the last offset confirmed
         self._bootstrap = bootstrap
         self._config = dict(config or {})
@@ -48,9 +48,9 @@ class KafkaPublisher:
             raise KafkaUnreachableError(f"no Kafka answers at {self._bootstrap}: {reason_of(error)}") from None
 
     def prepare_topics(self, events: str, items: str) -> None:
-        """Make the topics that are missing: a broker that makes `items` itself, on first use, does not compact it.
+        """Make missing topics: a broker that makes `items` on first use would not compact it.
 
-        Raises KafkaUnreachableError.
+        Blocks up to 10 s a request. Raises KafkaUnreachableError.
         """
         try:
             ensure_topics(self._bootstrap, events, items, extra=self._config)
@@ -58,10 +58,13 @@ class KafkaPublisher:
             raise KafkaUnreachableError(f"cannot make topics at {self._bootstrap}: {reason_of(error)}") from None
 
     def publish(self, topic: str, key: str, value: bytes, *, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Hand over one record; waits while the queue is full, unless `stopped`. Raises PublishError."""
+        """Queue one record. Blocks while the queue is full; once `stopped()` the record counts as a failure.
+
+        Raises PublishError.
+        """
         while True:
             try:
-                # the record's timestamp is now: retention would delete one that carries an old `ts`
+                # no timestamp of ours, so Kafka sets the present one: with an old `ts`, retention would delete it
                 self._producer.produce(topic, value=value, key=key.encode(), on_delivery=self._on_delivery)
             except BufferError:
                 if stopped():
@@ -75,15 +78,15 @@ class KafkaPublisher:
             return
 
     def poll(self) -> None:
-        """Take in the confirmations that have come."""
+        """Take in the confirmations that have come. Does not block."""
         self._producer.poll(0)
 
     def flush(self, timeout_seconds: float) -> int:
-        """Wait for confirmations; how many records are still without one."""
+        """Wait for confirmations; returns how many records still have none."""
         return self._producer.flush(timeout_seconds)
 
     def close(self, timeout_seconds: float = 10.0) -> None:
-        """Flush; what is not confirmed by then is given up and counted as a failure."""
+        """Flush; records not confirmed by then are given up and counted as failures."""
         deadline = time.monotonic() + timeout_seconds
         while self._producer.flush(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
             pass
@@ -102,6 +105,6 @@ class KafkaPublisher:
 
 
 def reason_of(error: KafkaException) -> str:
-    """What librdkafka says, as one line."""
+    """The error in librdkafka's words, as one line."""
     cause = error.args[0] if error.args else error
     return cause.str() if isinstance(cause, KafkaError) else str(cause)

@@ -1,4 +1,4 @@
-"""Micro-batches read again as they were: by their offset ranges, for whoever rebuilds a version from the events."""
+"""Reads past micro-batches again, by their offset ranges, so that a version can be rebuilt from its events."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,22 +10,22 @@ from consumers.read_ahead import ReadAhead
 from consumers.records import OffsetRange, Record, TopicPartition
 from consumers.source import EventSource
 
-MOST_HELD = 100_000  # some 50 MB; a partition that is let go is read again half as many records later, at the soonest
+MOST_HELD = 100_000  # records read ahead, some 50 MB
 _POLL_RECORDS = 4096
 _POLL_S = 0.1
-_NEVER_MS = 2**62  # no `ts` is that late: what was too early then is told by the record of the batch, not by the clock
+_NEVER_MS = 2**62  # tolerance of a `ts` in the future: the manifest lists those rejects, so the clock must not
 
 
 class EventsGone(Exception):  # a state of the world, named for what happened
-    """Events that a batch was made of are not in Kafka any more: expired, compacted away, or never there."""
+    """Events that a batch was made of are not in Kafka: expired, compacted away, or never there."""
 
 
 class NoAnswer(Exception):
-    """Kafka gave nothing for too long."""
+    """Kafka returned no record for `patience_s`."""
 
 
 class RecordedStream:
-    """Reads the batches of a stretch of the stream in the order in which they were learned."""
+    """Reads a sequence of batches in the order in which they were learned."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class RecordedStream:
         most_held: int = MOST_HELD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`source` is this stream's own and not assigned yet; `wanted`: the ranges of all the batches to come.
+        """`source`: not assigned yet, and used by nobody else. `wanted`: the ranges of all batches that will be read.
 
-        `patience_s`: seconds without any record before `NoAnswer`. `most_held`: records in memory, beside one poll and
+        `patience_s`: seconds without any record before `NoAnswer`. `most_held`: records in memory, besides one poll and
         the batch that is asked for.
         """
         self._source = source
         self._rules = DecodeRules(event_types, items_topic, future_tolerance_ms=_NEVER_MS)
         self._types = {name: number for number, name in enumerate(event_types)}
         self._patience_s, self._clock = patience_s, clock
-        self._first: dict[TopicPartition, int] = {}  # what is before was expired when it was asked for
+        self._first: dict[TopicPartition, int] = {}  # the earliest offset left, of partitions with expired records
         starts: dict[str, dict[int, int]] = {}
         ends: dict[TopicPartition, int] = {}
         for topic, partition, start, end in wanted:
@@ -64,9 +64,9 @@ class RecordedStream:
         return self._ahead.held
 
     def read(self, ranges: Sequence[OffsetRange], records: int, ahead: Iterable[tuple[str, int, int]]) -> MicroBatch:
-        """The batch of these ranges, `records` records in all, those of `ahead` rejected for being in the future.
+        """The batch of these ranges, as BatchRecord has them: `records` in all, those of `ahead` rejected.
 
-        Batches are asked for in their order. Raises: EventsGone, NoAnswer.
+        To be called in the order in which batches were learned. Blocks while records come. Raises EventsGone, NoAnswer.
         """
         taken = {TopicPartition(r.topic, r.partition): self._take(r) for r in ranges}
         if (found := sum(map(len, taken.values()))) != records:
@@ -91,12 +91,12 @@ class RecordedStream:
         return self._ahead.take(wanted)
 
     def _has_come_to(self, where: TopicPartition) -> int:
-        """Every record before this offset was read, and is held as long as it is wanted."""
+        """The offset before which every record was read and, while it is wanted, is held."""
         let_go = self._ahead.let_go(where)
         return self._source.positions().get(where, -1) if let_go is None else let_go
 
     def _is_at_end(self, where: TopicPartition) -> bool:
-        """Whether there is nothing more to come: a range that goes on has lost its records."""
+        """Whether the partition is read to its end: the records missing from a range are then lost."""
         if self._ahead.let_go(where) is not None or not self._source.caught_up:
             return False
         position, end = self._source.positions().get(where), self._source.end_offsets().get(where)

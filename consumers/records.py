@@ -1,4 +1,4 @@
-"""The vocabulary of a stream: a record, where it stands, and how far one has read."""
+"""The vocabulary of a stream: topics and partitions, records, offsets."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -10,14 +10,19 @@ class TopicPartition(NamedTuple):
     topic: str
     partition: int
 
+    @property
+    def name(self) -> str:
+        """As messages name it: `events-0`."""
+        return f"{self.topic}-{self.partition}"
+
 
 class Record(NamedTuple):
-    """One Kafka record as it was read: bytes are untouched, so that a reject can be forwarded as it came."""
+    """One Kafka record, its bytes untouched, so that a reject can be forwarded as it came."""
 
     topic: str
     partition: int
     offset: int
-    timestamp_ms: int  # Kafka's timestamp, epoch milliseconds; -1 where the broker gave none
+    timestamp_ms: int  # Kafka's timestamp, epoch milliseconds; -1 if it has none
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
@@ -37,22 +42,22 @@ class OffsetRange(NamedTuple):
 
 
 def next_offsets(ranges: Iterable[OffsetRange]) -> dict[TopicPartition, int]:
-    """The offsets to read next after `ranges`, which may name a partition several times, in order."""
+    """The offsets to read next after `ranges`; of several ranges of a partition the last one counts."""
     return {TopicPartition(r.topic, r.partition): r.end for r in ranges}
 
 
 def offsets_out(offsets: Offsets) -> list[tuple[str, int, int]]:
-    """Offsets as JSON can carry them."""
+    """Offsets for JSON."""
     return [(p.topic, p.partition, offset) for p, offset in offsets.items()]
 
 
 def offsets_in(offsets: Iterable[tuple[str, int, int]]) -> dict[TopicPartition, int]:
-    """What `offsets_out` made, read back."""
+    """The offsets that `offsets_out` wrote."""
     return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}
 
 
 def by_topic(offsets: Offsets) -> dict[str, dict[str, int]]:
-    """Offsets as manifests and lists name them: topic -> partition -> the offset to read next, in order.
+    """Offsets as manifests and lists have them: topic -> partition -> the offset to read next, sorted.
 
     >>> by_topic({TopicPartition("events", 10): 7, TopicPartition("events", 2): 5})
     {'events': {'2': 5, '10': 7}}
@@ -64,7 +69,7 @@ def by_topic(offsets: Offsets) -> dict[str, dict[str, int]]:
 
 
 def from_topics(named: Mapping[str, Mapping[str, int]]) -> dict[TopicPartition, int]:
-    """What `by_topic` made, read back."""
+    """The offsets that `by_topic` wrote."""
     return {
         TopicPartition(topic, int(partition)): offset
         for topic, partitions in named.items()

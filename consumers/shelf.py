@@ -1,4 +1,4 @@
-"""Where dead letters wait that their topic refuses, until it takes them."""
+"""Where refused dead letters are kept until their topic takes them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,34 +6,37 @@ from typing import Protocol
 from consumers.letters import Refused
 
 SHELF_LETTERS = 5_000
-"""Of one topic, at most: 80 MB if each were as large as can be, one or two as they are. Beyond, the oldest go."""
+"""How many letters of one topic are kept: at most 80 MB, in practice one or two. Beyond that the oldest are dropped."""
 
 LETTER_BYTES = 16_384
-"""Of a value, at most. The whole record is where its letter's headers say, as long as Kafka keeps it."""
+"""How much of a letter's value is kept. Its headers say where the whole record is in Kafka."""
 
 
 class ShelfAway(Exception):  # a state of the world, named for what happened
-    """What is behind the shelf does not answer now; nothing is known of what was asked last."""
+    """The store behind the shelf does not answer; whether the last call took effect is unknown."""
 
 
 class Shelf(Protocol):
-    """Letters by topic, each once for every time it was put there, the oldest first. Each method raises ShelfAway."""
+    """Refused letters by topic, oldest first; a letter put twice is there twice. Every method may raise ShelfAway."""
 
     def put(self, refused: Refused) -> int:
-        """Keep it, with at most LETTER_BYTES of its value. Returns how many older ones had to go."""
+        """Keep a letter, with at most LETTER_BYTES of its value. Returns how many older ones were dropped for it."""
 
     def page(self, topic: str, n: int, after: str = "") -> Sequence[tuple[str, Refused]]:
-        """Up to `n` letters of records of `topic`, the oldest first, each with its name; only what follows `after`."""
+        """Up to `n` letters of records of `topic`, oldest first, each with its name on the shelf.
+
+        after: a name; only letters behind it are returned.
+        """
 
     def remove(self, topic: str, names: Sequence[str]) -> None:
-        """These letters have been delivered. Names that are not there are no error."""
+        """Remove letters. Names that are not on the shelf are ignored."""
 
     def count(self, topic: str) -> int:
-        """How many letters of this topic are here."""
+        """How many letters of this topic are kept."""
 
 
 def fitting(refused: Refused) -> Refused:
-    """As a shelf keeps it: a key or headers that are as large themselves would not fit either."""
+    """The letter as a shelf keeps it: the value cut, key and headers left out if they are too large too."""
     letter = refused.letter.cut(LETTER_BYTES)
     around = len(letter.key or b"") + sum(len(name) + len(value or b"") for name, value in letter.headers)
     return Refused(letter.bare() if around > LETTER_BYTES else letter, refused.error)

@@ -1,4 +1,4 @@
-"""What a reader of the stream may rely on, whatever stands behind it."""
+"""The contract of a reader of the stream, over Kafka or in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -9,25 +9,25 @@ OnPartitions = Callable[[Sequence[TopicPartition]], None]
 
 
 class SourceStatus(NamedTuple):
-    """Whether the stream can be read now, and if not, why, for people; if so, what else is worth knowing, or ''."""
+    """Whether the stream can be read. `message` is for people: why not, or, if it can, a note or ''."""
 
     healthy: bool = True
     message: str = ""
 
 
 class EventSource(Protocol):
-    """Partitions of a log, read in order. One thread calls it; only `status` and `caught_up` may be read from others.
+    """Reads partitions, each in offset order. One thread calls it; others may only read `status` and `caught_up`.
 
     A source is used in one of two ways: `assign` (all of some topics, from known offsets) or `subscribe` (a share of
-    them, as a member of a group). In both, records that expired before they were read are not skipped in silence: they
-    are reported by `take_expired`, and reading goes on from the earliest record that is left.
+    them, as a member of a group). In both, records that expired before they were read are reported by `take_expired`,
+    and reading goes on from the earliest record left.
     """
 
     def assign(self, topics: Mapping[str, Mapping[int, int]]) -> None:
         """Read every partition of `topics` (name → partition → offset to start at), besides those assigned before.
 
         A partition without an offset is read from its earliest record. Topics that do not exist are waited for, and
-        partitions that appear later are read from offset 0. Does not block, needs no broker.
+        partitions that appear later are read from offset 0. Does not block, and needs no broker.
         """
 
     def subscribe(
@@ -47,43 +47,46 @@ class EventSource(Protocol):
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """The next records, at most `max_records`: those at hand, else the first to come within `timeout_s` seconds.
 
-        May return early and empty. Records of one partition are in offset order. Raises no error of the broker or the
-        network: those show in `status`, and polling goes on when they are over. Raises RuntimeError once closed.
+        May return early and empty. Records of one partition are in offset order. Errors of the broker or the network
+        are not raised: they show in `status`, and later polls return records again. Raises RuntimeError once closed.
         """
 
     def seek(self, offsets: Offsets) -> None:
-        """Go on at these offsets, in partitions that are being read; later polls return nothing from before them."""
+        """Go on at these offsets; later polls return nothing from before them.
+
+        Raises ValueError for a partition that is not being read.
+        """
 
     def commit(self, offsets: Offsets, *, wait: bool = False) -> bool:
-        """Leave `offsets` (to read next) with the broker under the group's name.
+        """Commit `offsets` (to read next) for the group.
 
-        With `wait` True is "they are there", and it may block for seconds; without, it is "they are on their way".
-        Never raises for a broker's refusal: a member that has lost its partitions gets False.
+        With `wait` it may block for seconds, and True means that they are committed; without, that they were sent.
+        False if the broker refuses, as it does to a member that has lost its partitions; that is not raised.
         """
 
     def take_expired(self) -> list[OffsetRange]:
-        """Stretches lost to retention, found by polls since the last call; each is before the records of its poll."""
+        """The ranges lost to retention, found by polls since the last call; each is before the records of its poll."""
 
     def end_offsets(self) -> dict[TopicPartition, int]:
-        """Per partition being read, the offset of the next record to be appended, as last heard (about a second)."""
+        """Per partition being read, its end: the offset of the next record to be appended, about a second old."""
 
     def positions(self) -> dict[TopicPartition, int]:
-        """Per partition being read, the offset to read next, where it is known: all before it has been returned.
+        """Per partition being read, its position: the offset to read next; every record before it has been returned.
 
-        At the end of a partition it is the partition's end, also where that is beyond the last record and one: behind
-        it there may be marks of transactions, or records that a transaction took back, which nobody is given.
+        Partitions whose position is not known yet are missing. A partition that is read to its end is at its end, which
+        may be beyond the last record and one: transaction markers and aborted records are not returned.
         """
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was there when it was assigned has been returned. A missing topic holds nothing."""
+        """Whether everything that existed when it was assigned has been returned. A missing topic holds nothing."""
 
     @property
     def status(self) -> SourceStatus:
-        """Whether the stream can be read now.
+        """Whether the stream can be read.
 
-        Of every client that it takes (one that reads, one that asks for the ends) and by its own account: denied
-        records, a group that takes no member, records that are there and do not come are told within 10 s.
+        It is unhealthy within 10 s when no broker answers, when a broker denies reading or membership of the group, and
+        when records exist that do not come.
         """
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Moments: integer epoch milliseconds inside, ISO 8601 as text."""
+"""Times: integer epoch milliseconds in the program, ISO 8601 as text."""
 
 import re
 import time
@@ -8,13 +8,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 EARLIEST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
-"""The first moment of the year 1: nothing is earlier, whether it was written as a number or as text."""
+"""The beginning of the year 1, the earliest time accepted, as a number and as text."""
 
 LATEST_MS = 2**63 - 1
-"""The latest moment that a column of int64 holds. Text ends with the year 9999."""
+"""The latest time that an int64 holds, accepted as a number. Text ends with the year 9999."""
 
-# Python's parser is no judge of what ISO 8601 is: it refuses `z`, and takes any letter for T, an offset of 90 minutes
-# past the hour, and a NUL at the end. What it understands of this is all of this, but for `z`.
+# Python's parser is not strict enough: it accepts any letter for T, an offset of 90 minutes past the hour, and a NUL at
+# the end. It understands all that these patterns accept, except `z`.
 _DATE = r"[0-9]{4}(?:-[0-9]{2}-[0-9]{2}|[0-9]{4}|-W[0-9]{2}-[1-7]|W[0-9]{2}[1-7])"
 _MINUTE = _SECOND = r"[0-5][0-9]"  # no second 60: time since the epoch does not count it
 _FRACTION = r"(?:[.,][0-9]+)?"
@@ -27,8 +27,8 @@ _WITHOUT_OFFSET = re.compile(f"{_DATE}(?:[Tt ]{_TIME})?")
 def parse_iso(text: str, *, assume_utc: bool = False) -> int:
     """Epoch milliseconds, rounded down, of a date and time in ISO 8601, extended or basic.
 
-    Without an offset the moment would be a guess; `assume_utc` makes it, and a date alone is then its midnight.
-    Raises ValueError, also for what is before EARLIEST_MS.
+    A text without an offset is refused, or with `assume_utc` taken as UTC; a date alone is then its midnight.
+    Raises ValueError, also for a time before EARLIEST_MS.
 
     >>> parse_iso("2026-01-05T10:00:00.1239+02:00")
     1767600000123
@@ -48,7 +48,7 @@ def parse_iso(text: str, *, assume_utc: bool = False) -> int:
 
 
 def iso(epoch_ms: int) -> str:
-    """ISO 8601 in UTC with milliseconds; of the years 1 to 9999.
+    """ISO 8601 in UTC with milliseconds. For the years 1 to 9999.
 
     >>> iso(1767607200123)
     '2026-01-05T10:00:00.123Z'
@@ -58,5 +58,5 @@ def iso(epoch_ms: int) -> str:
 
 
 def now_ms() -> int:
-    """This machine's clock."""
+    """The machine's clock, epoch milliseconds."""
     return time.time_ns() // 1_000_000

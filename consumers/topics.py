@@ -1,4 +1,4 @@
-"""Making the topics as they must be."""
+"""Makes the topics that are missing."""
 
 import logging
 
@@ -20,9 +20,10 @@ def ensure_topics(
     extra: KafkaConfig | None = None,
     timeout_s: float = 10.0,
 ) -> None:
-    """Make the two topics and their dead-letter topics where they are missing; `items` compacted.
+    """Make the two topics and their dead-letter topics if they are missing; `items` compacted.
 
-    Topics that exist stay as they are. Raises KafkaException when no broker answers or creation is refused.
+    Existing topics stay as they are. On a mock cluster, which makes topics on first use, it does nothing. Blocks up to
+    `timeout_s` a request. Raises KafkaException if no broker answers or creation is refused.
     """
     admin = make_admin(bootstrap, extra)
     cluster = admin.list_topics(timeout=timeout_s)
@@ -47,9 +48,9 @@ def ensure_topics(
 
 
 def prepare_topics(bootstrap: str, events: str, items: str, *, extra: KafkaConfig | None = None) -> KafkaIdentity:
-    """Make what is missing and say what is there: of both topics, but for a mock cluster, which has no ids.
+    """Make missing topics; returns the ids of the cluster and of both topics (a mock cluster's topics have none).
 
-    Raises KafkaException when no broker answers, or does not know yet what was made.
+    Raises KafkaException if no broker answers, or if the broker does not know a new topic yet.
     """
     ensure_topics(bootstrap, events, items, extra=extra)
     identity = identify(bootstrap, (events, items), extra=extra)

@@ -1,1 +1,1 @@
-"""Versions of weights: what they are, how they are stored, who may move the pointer. Knows no Kafka and no model."""
+"""Versions of weights: their form, their storage, and the pointer to the live one. Knows no Kafka and no model."""

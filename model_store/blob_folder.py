@@ -1,4 +1,4 @@
-"""Blobs as files named by their checksum, in one folder of any filesystem that fsspec knows. The one door to fsspec."""
+"""Blobs as files named by their checksum, in one folder of any fsspec filesystem. The only module that uses fsspec."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,24 +9,25 @@ from fsspec.core import url_to_fs
 
 from model_store.errors import ModelStoreError, StoreUnavailable
 
-PART = ".part"  # what a file is called until it is whole
+PART = ".part"  # ending of a file's name until it is whole
 
-# There a file appears whole or not at all, so moving it would only cost; and folders are but parts of names.
+# In these a file appears whole or not at all, so it is written in place; and folders are only parts of names.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^*?\[\]]+")  # fsspec would take these for patterns
 _PASSWORD = re.compile(r"[^/]+//[^/@]*:[^/@]*@")
-_LONGEST = 900  # with a checksum it is the key in a manifest, which has 1024
+_LONGEST = 900  # with a checksum appended it is a blob's key in a manifest, which has 1024 characters at most
 
 
 class BlobFolder:
-    """`file:///mnt/checkpoints`, `s3://bucket/checkpoints`, `memory://checkpoints` ...; the folder must be there.
+    """`file:///mnt/checkpoints`, `s3://bucket/checkpoints`, `memory://checkpoints` ...; the folder must exist.
 
-    Nothing but `<url>/<checksum>` is ever opened in it, and nothing is listed. Whatever goes wrong is StoreUnavailable.
+    Only `<url>/<checksum>` is ever opened, and nothing is listed. Methods may block. They raise StoreUnavailable for
+    any failure of the filesystem.
     """
 
     def __init__(self, url: str) -> None:
-        """Nothing is opened yet. Raises: ModelStoreError where the URL is none, or its filesystem is not installed."""
+        """Opens nothing yet. Raises: ModelStoreError for no URL of a folder, or a filesystem that is not installed."""
         self.url = url.rstrip("/")
         if _PASSWORD.match(url):
             raise ModelStoreError("a folder's URL stands in every manifest, so it must not hold a password")
@@ -44,11 +45,11 @@ class BlobFolder:
         self._objects = not _OBJECT_STORES.isdisjoint((protocol,) if isinstance(protocol, str) else protocol)
 
     def key(self, checksum: str) -> str:
-        """Where a blob lies, for a manifest."""
+        """The key of a blob, for a manifest."""
         return f"{self.url}/{checksum}"
 
     def put(self, checksum: str, data: bytes) -> None:
-        """Writes a blob, whole or not at all; one that is there, and may be damaged, is replaced."""
+        """Writes a blob, whole or not at all. An existing one is replaced, since it may be damaged."""
         path = self._file(checksum)
         with self._reached():
             if self._objects:
@@ -58,12 +59,12 @@ class BlobFolder:
                 self._files.mv(path + PART, path)
 
     def get(self, checksums: Sequence[str]) -> list[bytes | None]:
-        """Blobs as they lie there, unchecked, in the order asked for; None where there are none."""
+        """The stored bytes, unchecked, in the order asked for; None for a blob that is missing."""
         paths = [self._file(each) for each in checksums]
         if not paths:
             return []
         with self._reached():
-            found = self._files.cat(paths, on_error="return")  # at once, where the filesystem can
+            found = self._files.cat(paths, on_error="return")  # concurrently, if the filesystem can
             for data in found.values():
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     raise data
@@ -73,7 +74,7 @@ class BlobFolder:
         return blobs
 
     def size(self, checksum: str) -> int | None:
-        """Bytes of a blob; None where there is none."""
+        """The size of a blob in bytes; None if it is missing."""
         path = self._file(checksum)
         with self._reached(), suppress(FileNotFoundError):
             return int(self._files.info(path)["size"])
@@ -81,7 +82,7 @@ class BlobFolder:
         return None
 
     def delete(self, checksums: Sequence[str]) -> None:
-        """Removes blobs, and what was left of them by a crash amid `put`; those that are not there are passed over."""
+        """Removes blobs, and the partial files that a crash during `put` left. Missing ones are passed over."""
         paths = [self._file(each) for each in checksums]
         if not paths:
             return
@@ -101,7 +102,7 @@ class BlobFolder:
         return f"{self._path}/{checksum}"
 
     def _must_be_there(self) -> None:
-        # a disk that is not mounted has none of the files, and they are not lost for that
+        # on a disk that is not mounted every file is missing, and none is lost
         with self._reached():
             if not self._objects and not self._files.isdir(self._path):
                 raise FileNotFoundError

@@ -1,7 +1,7 @@
-"""From a version back to a snapshot, and forth again: what a reader or a restarted trainer loads.
+"""Loads a version: finds its chain back to a snapshot, and applies the updates forward from there.
 
-Everything is verified on the way (size, SHA-256, format, configuration), and whatever is amiss is an error that names
-the version and the blob: a reader then stays on what it has, so that it never serves a mix.
+Size, SHA-256, format and configuration of everything are verified. Any fault is an error that names the version and the
+blob; a reader then keeps the version that it has.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,18 @@ from model_store.store import ModelStore
 from model_store.version import BlobRef, Head, Manifest
 from model_store.weights import TRAINER, State, Update, Want
 
-# parents are mostly one below, so manifests are fetched by the block before it is known which are needed
+# a parent is mostly one below its child, so manifests are fetched in blocks before it is known which are needed
 _BLOCK = 64
 _LARGEST_BLOCK = 1024
 _BYTES_AT_ONCE = 64 << 20
 
 
 def manifests_between(store: ModelStore, have: int | None, want: int) -> list[Head]:
-    """The versions to apply, in order, to come to `want`: from the one after `have`, or else from a snapshot on.
+    """The versions to apply, in order, to get from `have` (None: nothing) to `want`.
 
-    Raises: BrokenChain, naming the version whose manifest is missing or damaged or of another configuration.
+    They begin with the one after `have`, or with the newest snapshot if that is on the way.
+
+    Raises: BrokenChain, naming the version whose manifest is missing, damaged or of another configuration.
     """
     found: dict[int, bytes | None] = {}
     block = _BLOCK if have is None else max(1, min(want - have + 1, _BLOCK))
@@ -45,7 +47,7 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[He
         chain.append(manifest)
         if manifest.kind == "snapshot":
             break
-        assert manifest.parent is not None  # a manifest of a delta has one, or it is not read
+        assert manifest.parent is not None  # a delta has one: Head checks it
         version = manifest.parent
         before = found.get(version) if version == have else fetch(version)
         if before is not None and _read(store, want, version, before).config_digest != manifest.config_digest:
@@ -59,13 +61,15 @@ def manifests_between(store: ModelStore, have: int | None, want: int) -> list[He
 def updates_between(
     store: ModelStore, have: int | None, want: int, *, readers: bool = True, names: Want | None = None
 ) -> list[tuple[Head, Update]]:
-    """What brings a reader from the version it has (None: nothing) to the one it wants, verified as a whole.
+    """The updates that bring a reader from version `have` (None: nothing) to version `want`, all verified.
 
-    The first update is full where the way begins with a snapshot: then what the reader had counts for nothing. A
-    snapshot that only writes its parent out whole is passed by who can: its update is partial and empty.
-    readers: without the blobs under `trainer/`. names: which tables and tensors are wanted. Empty when have == want.
+    If the chain begins with a snapshot, the first update is full and replaces what the reader has. But a snapshot that
+    only writes its parent out whole is passed by if the deltas before it are cheaper to load; its update is then
+    partial and empty. Empty if have == want.
 
-    Raises: BrokenChain, DamagedBlob; both are Damaged and name the version. StoreUnavailable.
+    readers: leave out the blobs under `trainer/`. names: which tables and tensors are wanted.
+
+    Raises: BrokenChain, DamagedBlob (both are Damaged and name the version), StoreUnavailable.
     """
     way = manifests_between(store, have, want)
     if have is not None and way and way[0].kind == "snapshot":
@@ -74,13 +78,13 @@ def updates_between(
             try:
                 return list(_updates(store, [*before, *way], readers, names, passing=True))
             except Damaged:
-                pass  # the snapshot heals what was damaged before it
+                pass  # the damage is before the snapshot, which does not need it
     return list(_updates(store, way, readers, names))
 
 
 def _before(store: ModelStore, have: int, snapshot: Head, readers: bool) -> list[Head] | None:
-    """The versions after `have` up to a snapshot's parent, where the snapshot adds nothing to that and they are less to
-    load than it; they may hold further such snapshots. None where it is not so, or they cannot be read."""
+    """The versions after `have` up to the snapshot's parent, if the snapshot adds nothing to its parent and they are
+    fewer bytes to load than it; they may hold further such snapshots. None if not, or if they cannot be read."""
     way: list[Head] = []
     limit = _bytes(snapshot, readers)
     try:
@@ -89,7 +93,7 @@ def _before(store: ModelStore, have: int, snapshot: Head, readers: bool) -> list
             parent = part[-1] if part else _fetched(store, have)
             if parent.config_digest != snapshot.config_digest:
                 return None
-            if not (readers or parent.checkpoint):  # only the snapshot has the trainer's state as of its parent
+            if not (readers or parent.checkpoint):  # the trainer's state of that moment is in the snapshot only
                 return None
             way = part + way
             if sum(_bytes(each, readers) for each in way if each.kind == "delta") >= limit:
@@ -110,10 +114,11 @@ def load(
     readers: bool = False,
     names: Want | None = None,
 ) -> State:
-    """The whole state of a version, by default with what is for trainers.
+    """The whole state of a version, by default with the trainer's part.
 
-    known: a state and its version, which is brought forward in place and returned. Nothing is applied before all was
-    verified; only updates that do not fit each other (BrokenChain) leave it in between, to be thrown away.
+    known: a state and its version, which is brought forward in place and returned. Updates are verified before the
+    first is applied; if they then do not fit each other (BrokenChain), the state is left between two versions and must
+    be thrown away.
 
     Raises: BrokenChain, DamagedBlob, StoreUnavailable.
     """
@@ -129,7 +134,7 @@ def load(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The newest whole version, and what was passed over: (version, what is wrong with it)."""
+    """The newest whole version, and the damaged ones above it: (version, what is wrong with it)."""
 
     version: int
     manifest: Head
@@ -137,13 +142,11 @@ class Found:
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
-def newest_whole(
-    store: ModelStore, at_most: int | None = None, *, readers: bool = False, names: Want | None = None
-) -> Found | None:
-    """For a cold start: the newest version, at or below `at_most`, whose whole chain is sound; None without any.
+def newest_whole(store: ModelStore, at_most: int | None = None, *, readers: bool = False) -> Found | None:
+    """For a cold start: the newest version, at or below `at_most`, whose whole chain is sound; None if there is none.
 
-    Each damage is met once: versions built on it are passed over, and where a chain breaks in the middle, what was
-    sound up to there is the answer, not loaded anew.
+    Damaged versions are loaded once, and versions built on them not at all. If a chain breaks in the middle, the part
+    before the break counts as loaded.
 
     Raises: StoreUnavailable.
     """
@@ -159,11 +162,11 @@ def newest_whole(
             continue
         if best is not None and candidate <= best.version:
             break
-        if _leads_over(candidate, parents, bad):
+        if _is_built_on(candidate, parents, bad):
             continue
         state, last, at = State(), None, candidate
         try:
-            for manifest, update in _updates(store, manifests_between(store, None, candidate), readers, names):
+            for manifest, update in _updates(store, manifests_between(store, None, candidate), readers, None):
                 at = manifest.version
                 _apply(state, manifest, update)
                 last = manifest
@@ -180,11 +183,11 @@ def newest_whole(
 
 
 def newest_checkpoint(store: ModelStore) -> Found | None:
-    """What a trainer goes on from: the newest version with its own state whose whole chain is sound; None without any.
+    """Where a trainer continues: the newest checkpoint whose whole chain is sound; None if there is none.
 
-    Versions between checkpoints hold weights alone; what they learned can be learned again from their manifests.
+    Versions after it hold weights alone; their manifests say which events to learn again.
 
-    Raises: StoreUnavailable; Damaged when what was whole a moment ago is not.
+    Raises: StoreUnavailable; Damaged if the chain was damaged in the meantime.
     """
     found = newest_whole(store)
     if found is None or found.manifest.checkpoint:
@@ -194,16 +197,16 @@ def newest_checkpoint(store: ModelStore) -> Found | None:
 
 
 def checkpoint_of(store: ModelStore, version: int) -> Head:
-    """The newest version with the trainer's own state among those that a version is built on, itself included.
+    """The newest checkpoint among a version and those that it is built on.
 
     Raises: BrokenChain, StoreUnavailable.
     """
     chain = manifests_between(store, None, version)
-    return next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # its snapshot is one
+    return next(manifest for manifest in reversed(chain) if manifest.checkpoint)  # every snapshot is a checkpoint
 
 
 def ancestors(store: ModelStore, version: int) -> Iterator[Manifest]:
-    """The version itself, its parent and so on, also those that were retired, as far back as the record goes.
+    """The manifests of a version, its parent and so on, retired ones too, as far back as they are kept.
 
     Raises: DamagedManifest, StoreUnavailable.
     """
@@ -236,7 +239,7 @@ def _read(store: ModelStore, want: int, version: int, data: bytes) -> Head:
         raise BrokenChain(f"version {want}: {error}", version) from None
 
 
-def _leads_over(version: int | None, parents: dict[int, int | None], bad: set[int]) -> bool:
+def _is_built_on(version: int | None, parents: dict[int, int | None], bad: set[int]) -> bool:
     while version is not None and bad:
         if version in bad:
             return True
@@ -256,9 +259,9 @@ def _apply(state: State, manifest: Head, update: Update) -> None:
 def _updates(
     store: ModelStore, manifests: Sequence[Head], readers: bool, names: Want | None, *, passing: bool = False
 ) -> Iterator[tuple[Head, Update]]:
-    """The decoded updates in order, fetching so many versions at once as 64 MB of blobs hold.
+    """The decoded updates in order; blobs are fetched in batches of about 64 MB.
 
-    passing: snapshots on the way add nothing, and nothing of them is fetched.
+    passing: snapshots add nothing to their parents; they are not fetched, and their updates are empty.
     """
     ahead: list[tuple[Head, dict[str, BlobRef] | None]] = []
     waiting = 0

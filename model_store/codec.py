@@ -1,7 +1,7 @@
-"""An update as blobs, and back. docs/wire-format.md says it byte by byte; tests/golden pins it.
+"""An update as blobs, and back. docs/wire-format.md describes the format byte by byte; tests/golden pins it.
 
-The same update makes the same bytes in every process: blobs are named by their content, and what an unkilled trainer
-publishes is compared with what a killed one does.
+The same update gives the same bytes in every process, because blobs are named by their content, and because `verify`
+and the kill tests compare versions bit for bit.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ FORMAT = 1
 WEIGHTS_GROUP, TRAINER_GROUP = "weights", "trainer"
 GROUPS = (WEIGHTS_GROUP, TRAINER_GROUP)
 
-# bytes of arrays: joining them keeps every other thread waiting, for 2.5 ms where they are 4 MB; Redis takes 512 MB
+# bytes of the arrays in a blob: joining 4 MB blocks every other thread for 2.5 ms; Redis takes values up to 512 MB
 BLOB_LIMIT = 4 << 20
-_TEXTS_AT_ONCE = 1 << 15  # half a millisecond
+_TEXTS_AT_ONCE = 1 << 15  # texts encoded in one call, which blocks other threads for half a millisecond
 _HARD_LIMIT = (512 << 20) - container.MAX_HEADER
 
 
@@ -33,19 +33,19 @@ def checksum(data: bytes) -> str:
 
 
 def group_of(name: str) -> str:
-    """The group of blobs that a table or tensor travels in: `trainer` for those under `trainer/`, else `weights`."""
+    """The group of blobs that a table or tensor belongs to: `trainer` for those under `trainer/`, else `weights`."""
     return TRAINER_GROUP if name.startswith(TRAINER) else WEIGHTS_GROUP
 
 
 def encode(update: Update, *, logarithms: Collection[str] = (), limit: int = BLOB_LIMIT) -> dict[str, bytes]:
     """The update as safetensors blobs by name: `weights/0`, `weights/1`, ... and `trainer/0`, ...
 
-    logarithms: names of the tables and tensors in which -inf is a number, the logarithm of zero.
-    limit: bytes of arrays in one blob; larger tables are cut between rows. A group with nothing in it has no blob,
-    except `weights` of a full update, which says that nothing is there.
+    logarithms: names of the tables and tensors that may hold -inf, the logarithm of zero.
+    limit: bytes of arrays in one blob; larger tables are cut between rows. An empty group has no blob, except `weights`
+    of a full update.
 
-    Raises: InvalidUpdate, naming the table or tensor, for numbers that are not finite (under `trainer/` any goes), text
-    that is not Unicode, a dtype that cannot be sent.
+    Raises: InvalidUpdate, naming the table or tensor, for numbers that are not finite (allowed under `trainer/`), text
+    that is not Unicode, or a dtype that cannot be sent.
     """
     check(update)
     for name, values in _arrays(update):
@@ -56,7 +56,7 @@ def encode(update: Update, *, logarithms: Collection[str] = (), limit: int = BLO
         if not parts and update.full and group == WEIGHTS_GROUP:
             parts = [_Part()]
         for number, part in enumerate(parts):
-            said: dict[str, object] = {
+            metadata: dict[str, object] = {
                 "format": FORMAT,
                 "full": update.full,
                 "group": group,
@@ -64,7 +64,7 @@ def encode(update: Update, *, logarithms: Collection[str] = (), limit: int = BLO
                 "parts": len(parts),
                 "tables": part.tables,
             }
-            blobs[f"{group}/{number}"] = container.pack(part.arrays, canonical_json(said).decode())
+            blobs[f"{group}/{number}"] = container.pack(part.arrays, canonical_json(metadata).decode())
     return blobs
 
 
@@ -72,10 +72,10 @@ def decode(blobs: Mapping[str, bytes], *, full: bool, want: Want | None = None) 
     """The update of one version from its blobs: those of one group or of both, each group whole.
 
     full: whether the manifest calls the version a snapshot; the blobs must agree. want: which tables and tensors to
-    give; the rest is not looked into. Arrays are read-only views of the blobs where a table came in one piece.
+    return; the values of others are not checked. Arrays are read-only views of the blobs if a table is in one piece.
 
-    Raises: DamagedBlob, naming the blob, for everything `encode` does not write. Memory is taken for what is there,
-    never for what a blob claims.
+    Raises: DamagedBlob, naming the blob, for anything that `encode` does not write. No memory is allocated by what a
+    blob merely claims.
     """
     wanted = want or (lambda _: True)
     if full and f"{WEIGHTS_GROUP}/0" not in blobs:
@@ -108,7 +108,7 @@ def decode(blobs: Mapping[str, bytes], *, full: bool, want: Want | None = None) 
 
 @dataclass(slots=True)
 class _Part:
-    """What goes into one blob."""
+    """The content of one blob, while it is filled."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -116,11 +116,14 @@ class _Part:
 
 
 def _fill(update: Update, group: str, limit: int) -> list[_Part]:
-    """The tables and then the tensors of a group, by name, in as many parts as the limit asks for."""
+    """The tables and then the tensors of a group, sorted by name, in parts of at most `limit` bytes.
+
+    A single row or tensor that is larger has a part of its own, up to _HARD_LIMIT. Raises: InvalidUpdate beyond that.
+    """
     parts: list[_Part] = []
 
     def room(least: int) -> _Part:
-        # a part is closed when the next row or tensor does not fit, and takes at least one
+        # a part is closed when the next row or tensor does not fit
         if not parts or (parts[-1].bytes and parts[-1].bytes + least > limit):
             parts.append(_Part())
         return parts[-1]
@@ -150,16 +153,16 @@ def _fill(update: Update, group: str, limit: int) -> list[_Part]:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A table as the arrays that are sent, which can be cut between rows."""
+    """A table as the arrays that are sent; can be cut between rows."""
 
     name: str
     size: int
     rows: int
-    index: NDArray[np.int64] | None  # None where the rows are consecutive, from `first` on
+    index: NDArray[np.int64] | None  # None if the rows are consecutive, from `first` on
     first: int
     values: Array | None
     utf8: NDArray[np.uint8] | None
-    ends: NDArray[np.int64]  # strings: where in utf8 row k ends; else empty
+    ends: NDArray[np.int64]  # of strings, where in `utf8` row k ends; else empty
 
     def bytes_of(self, start: int, stop: int) -> int:
         """The bytes that the rows start..stop take."""
@@ -203,7 +206,7 @@ class _Columns:
 def _columns(name: str, rows: Rows) -> _Columns:
     n = len(rows.index)
     first = int(rows.index[0]) if n else 0
-    consecutive = n == 0 or int(rows.index[-1]) - first == n - 1  # it ascends, so the ends say it all
+    consecutive = n == 0 or int(rows.index[-1]) - first == n - 1  # the index ascends
     index = None if consecutive else rows.index
     if isinstance(rows.values, np.ndarray):
         return _Columns(name, rows.size, n, index, first, rows.values, None, np.empty(0, np.int64))
@@ -217,7 +220,7 @@ def _columns(name: str, rows: Rows) -> _Columns:
 def _texts(values: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The texts as UTF-8, one after the other, and where each ends. Raises: UnicodeEncodeError.
 
-    In pieces, and with the counting left to numpy: of a million ids no call keeps other threads waiting for long.
+    Encoded in pieces, and measured by numpy, so that no call on a million ids blocks other threads for long.
     """
     texts, lengths = [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
     for start in range(0, len(values), _TEXTS_AT_ONCE):
@@ -227,7 +230,7 @@ def _texts(values: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if len(breaks) == len(piece) - 1:
             texts.append(raw[raw != 0])
             lengths.append(np.diff(breaks, prepend=-1, append=len(raw)) - 1)
-        else:  # a text holds a zero itself
+        else:  # a text holds a zero byte itself
             encoded = [value.encode() for value in piece]
             texts.append(np.frombuffer(b"".join(encoded), np.uint8))
             lengths.append(np.fromiter(map(len, encoded), np.int64, len(piece)))
@@ -249,7 +252,7 @@ def _must_be_sendable(name: str, values: Array, logarithms: bool) -> None:
 
 
 def _must_be_finite(name: str, values: Array, blob: str) -> None:
-    """-inf passes: what may hold it, only the model knows, and it looks before it takes an update over."""
+    """-inf passes here: only the model knows which arrays may hold it, and checks before it takes an update over."""
     if (amiss := _not_finite(name, values, logarithms=True)) is not None:
         raise DamagedBlob(f"{blob}: {name}: {amiss}")
 
@@ -258,7 +261,7 @@ def _not_finite(name: str, values: Array, logarithms: bool) -> str | None:
     """What is wrong with the numbers of a table or tensor that readers score with, or None."""
     if group_of(name) == TRAINER_GROUP or not np.issubdtype(values.dtype, np.floating) or not values.size:
         return None
-    # the extremes tell it all without an array of booleans beside a big table: NaN comes out of both
+    # the extremes suffice, without a large array of booleans: NaN makes both NaN
     low, high = float(np.min(values)), float(np.max(values))
     if np.isnan(low) or np.isnan(high):
         return "holds NaN"
@@ -288,8 +291,8 @@ class _ReadPart:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a blob says of itself."""
+class _Metadata:
+    """What a blob says about itself."""
 
     full: bool
     group: str
@@ -311,38 +314,38 @@ def _in_order(blobs: Mapping[str, bytes], group: str) -> Iterator[tuple[str, byt
 
 
 def _read(blob: str, data: bytes, full: bool) -> _ReadPart:
-    """One blob, with everything in it accounted for."""
+    """One blob, checked: every array in it belongs to a table or is a tensor."""
     try:
         arrays, text = container.unpack(data)
-        said = _metadata(text)
+        metadata = _metadata(text)
         group, _, number = blob.partition("/")
-        if (said.group, said.part) != (group, int(number)):
-            raise DamagedBlob(f"it says of itself {said.group}/{said.part}")
-        if said.full is not full:
+        if (metadata.group, metadata.part) != (group, int(number)):
+            raise DamagedBlob(f"it says of itself {metadata.group}/{metadata.part}")
+        if metadata.full is not full:
             raise DamagedBlob("full and partial do not agree with the manifest")
-        tables = {name: _piece(blob, name, entry, arrays) for name, entry in said.tables.items()}
+        tables = {name: _piece(blob, name, entry, arrays) for name, entry in metadata.tables.items()}
         for name in arrays:
             if not is_name(name):
                 raise DamagedBlob(f"{name[:200]!r} is no name for a tensor")
         for name in (*tables, *arrays):
             if group_of(name) != group:
                 raise DamagedBlob(f"{name} does not belong in {group}")
-        return _ReadPart(blob, said.parts, tables, arrays)
+        return _ReadPart(blob, metadata.parts, tables, arrays)
     except DamagedBlob as error:
         raise DamagedBlob(f"{blob}: {error}") from None
 
 
-def _metadata(text: str) -> "_Said":
+def _metadata(text: str) -> _Metadata:
     try:
-        said = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamagedBlob(f"the metadata is not JSON: {error}") from None
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
-        found = said.get("format") if isinstance(said, dict) else None
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else None
         raise DamagedBlob(f"blob of format {str(found)[:50]!r}: this build reads format {FORMAT}")
-    if said.keys() != {"format", "full", "group", "part", "parts", "tables"}:
+    if fields.keys() != {"format", "full", "group", "part", "parts", "tables"}:
         raise DamagedBlob("the metadata has format, full, group, part, parts and tables")
-    full, group, part, parts, tables = (said[key] for key in ("full", "group", "part", "parts", "tables"))
+    full, group, part, parts, tables = (fields[key] for key in ("full", "group", "part", "parts", "tables"))
     if type(full) is not bool or group not in GROUPS or type(part) is not int or type(parts) is not int:
         raise DamagedBlob("the metadata's full, group, part or parts is of another type")
     if not isinstance(tables, dict):
@@ -354,7 +357,7 @@ def _metadata(text: str) -> "_Said":
             raise DamagedBlob(f"{name}: a table has a size and may have a first row")
         if not all(type(n) is int and 0 <= n < 2**53 for n in entry.values()):
             raise DamagedBlob(f"{name}: size {entry['size']!r} or first row is no count")
-    return _Said(full, group, part, parts, tables)
+    return _Metadata(full, group, part, parts, tables)
 
 
 def _piece(blob: str, name: str, entry: Mapping[str, int], arrays: dict[str, Array]) -> _Piece:
@@ -396,7 +399,7 @@ def _strings(name: str, utf8: bytes, lengths: Array) -> list[str]:
         raise DamagedBlob(f"{name}: lengths of {sum(each)} bytes for {len(utf8)} bytes of text")
     found, start = [], 0
     try:
-        if utf8.isascii():  # then bytes and letters are one, and one decoding does for all
+        if utf8.isascii():  # bytes and characters are the same, so one decoding serves all texts
             text = utf8.decode("ascii")
             for length in each:
                 found.append(text[start : start + length])
@@ -411,7 +414,7 @@ def _strings(name: str, utf8: bytes, lengths: Array) -> list[str]:
 
 
 def _join(name: str, pieces: Sequence[_Piece]) -> Rows:
-    """One table from its pieces. That the index ascends over them all is checked with the whole update."""
+    """One table from its pieces. `check` sees later that the index ascends over all of them."""
     head = pieces[0]
     if len(pieces) == 1:
         return Rows(head.index, head.values, head.size)

@@ -1,8 +1,8 @@
-"""The safetensors container: named arrays and one string of metadata in bytes that every process writes alike.
+"""The safetensors container: named arrays and one string of metadata, the same bytes in every process.
 
-Written and read here and not by the library, for three reasons: the library orders several metadata keys at random, it
-copies every array once more, and it takes what we refuse (numbers no Python bool may hold, names that are paths out of
-a directory). What is written is byte for byte what the library writes for one metadata key; a test holds it to that.
+The library is not used, for three reasons: it orders several metadata keys at random, it copies every array once more,
+and it accepts what must be refused (a bool that is neither 0 nor 1, names that are paths out of a directory). The bytes
+are those that the library writes for one metadata key; a test compares them.
 """
 
 import json
@@ -17,7 +17,7 @@ from model_store.weights import Array
 
 METADATA_KEY = "tidemill"
 
-# in the library's order: arrays are laid out from the last of these to the first, so that each is aligned to its size
+# in the library's order; arrays are laid out from the last dtype to the first, so that each is aligned to its size
 _DTYPES = {
     "BOOL": np.dtype("?"),
     "U8": np.dtype("u1"),
@@ -35,7 +35,7 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _RANK = {name: rank for rank, name in enumerate(_DTYPES)}
 
-# a header holds a few dozen names; whoever claims more wants us to parse megabytes of JSON
+# a header holds a few dozen names; a larger claim is an attempt to have megabytes of JSON parsed
 MAX_HEADER = 4 << 20
 _LENGTH = struct.Struct("<Q")
 
@@ -67,8 +67,8 @@ def pack(arrays: Mapping[str, Array], metadata: str) -> bytes:
 def unpack(data: bytes) -> tuple[dict[str, Array], str]:
     """The arrays (read-only views of `data`, nothing is copied) and the metadata.
 
-    Raises: DamagedBlob for anything but one header and the arrays it names, side by side from the first byte to the
-    last. Nothing is allocated by what the header claims.
+    Raises: DamagedBlob for anything but a header and the arrays it names, side by side from the first byte to the last.
+    No memory is allocated by what the header merely claims.
     """
     if len(data) < _LENGTH.size:
         raise DamagedBlob(f"truncated: {len(data)} bytes, not even the header's length")
@@ -141,5 +141,5 @@ def _span(name: str, entry: object) -> tuple[str, "np.dtype[np.generic]", list[i
 
 
 def _are_counts(value: object) -> bool:
-    # type() and not isinstance(): True is an int to Python and no size to us
+    # type() and not isinstance(): True is an int, and not a size
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**53 for n in value)

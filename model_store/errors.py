@@ -10,21 +10,21 @@ class ModelStoreError(Exception):
 
 
 class StoreUnavailable(ModelStoreError):
-    """The store did not answer or could not do it now (down, loading, full, failing over): try again later."""
+    """The store did not answer or could not serve the call (down, loading, full, failing over): try again later."""
 
 
 class LeaseLost(ModelStoreError):
-    """Another trainer has taken the lease since: this one must write nothing more."""
+    """Another trainer has taken the lease: this one can write nothing more."""
 
 
 class VersionExists(ModelStoreError):
-    """A version is not newer than the newest one that was published."""
+    """The version is not above the newest one that was published."""
 
 
 class Incomplete(ModelStoreError):
-    """The store does not hold what a version stands on (it was restarted and lost its last second, say).
+    """The store lacks the parent or a blob of a version (it lost its last second in a restart, say).
 
-    The trainer publishes a snapshot instead, with its blobs put anew.
+    The trainer then publishes a snapshot instead, and puts its blobs anew.
     """
 
 
@@ -33,7 +33,7 @@ class ParentMissing(Incomplete):
 
 
 class BlobMissing(Incomplete):
-    """A version one of whose blobs is not in the store, or not at its full length."""
+    """A version with a blob that is not in the store, or not at its full length."""
 
 
 class NoSuchVersion(ModelStoreError):
@@ -45,11 +45,11 @@ class StillNeeded(ModelStoreError):
 
 
 class InvalidUpdate(ModelStoreError):
-    """An update that contradicts itself or what it is applied to: a gap in the rows, another dtype or shape."""
+    """An update that contradicts itself or the state it is applied to: a gap in the rows, another dtype or shape."""
 
 
 class Damaged(ModelStoreError):
-    """Something stored is not what was published. `version` is the version it belongs to, where known."""
+    """Something stored is not what was published. `version` is the version it belongs to, if known."""
 
     def __init__(self, message: str, version: int | None = None) -> None:
         super().__init__(message)

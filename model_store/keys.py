@@ -1,7 +1,7 @@
 """Every Redis key of the model store, and what it holds.
 
-The braces are literal: Redis Cluster hashes what stands between them, so all keys of one model lie in one slot and one
-script may touch them together. Blobs are named by their content and lie anywhere.
+The braces are literal: Redis Cluster hashes only the text between them, so all keys of one model are in one slot and
+one script may touch them together. Blobs are named by their content and may be in any slot.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one model. `prefix` parts installations on one Redis, `model` the models of an installation."""
+    """The keys of one model. `prefix` separates installations on one Redis, `model` the models of an installation."""
 
     model: str = "model"
     prefix: str = "tidemill"
@@ -49,7 +49,7 @@ class Keys:
 
     @property
     def lease_token(self) -> str:
-        """Integer: the token of the latest lease; grows by one when a lease is taken or given back."""
+        """Integer: the token of the latest lease; grows whenever a lease is taken or given back."""
         return self._of("lease_token")
 
     @property
@@ -79,8 +79,8 @@ class Keys:
 
     @property
     def dropped(self) -> str:
-        """Set: checksums of blobs that the last of this model's versions has let go of, until they are removed; and of
-        files that were put into the folder of checkpoints, until a version names them."""
+        """Set: checksums of blobs that no version of this model names, until they are removed; among them the files
+        that were put into the folder of checkpoints and that no version names yet."""
         return self._of("dropped")
 
     @property
@@ -111,14 +111,14 @@ class Keys:
 
     @property
     def snapshot_requested(self) -> str:
-        """String: why a reader asks the trainer for a fresh snapshot; absent when none does."""
+        """String: the reason why a reader asks the trainer for a fresh snapshot; absent when none does."""
         return self._of("snapshot_requested")
 
     @property
     def models(self) -> str:
-        """Set: the models of this installation (blobs are shared between them, so one must not drop another's)."""
+        """Set: the models of this installation. They share blobs, so one must not remove another's."""
         return f"{self.prefix}:models"
 
     def blob(self, checksum: str) -> str:
-        """String: safetensors bytes; those that no version names carry a time to live."""
+        """String: safetensors bytes; with a time to live while no version names it."""
         return f"{self.prefix}:blob:{checksum}"

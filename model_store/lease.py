@@ -1,8 +1,8 @@
-"""Who may publish: a lease with a growing token, and the thread that keeps it.
+"""The lease of the one trainer that may publish, and the thread that renews it.
 
-The token is what fences: it grows whenever a lease is taken or given back, and every write compares it in the same
-atomic step. The time to live only decides when a standby may take over. So a trainer whose lease ran out while Redis
-was down goes on when nobody took it, and a frozen one that wakes up after a takeover can write nothing.
+The token fences: it grows whenever a lease is taken or given back, and every write compares it in the same atomic step.
+The time to live only decides when a standby may take over. So a trainer whose lease ran out while Redis was down goes
+on if nobody took it, and a frozen trainer that wakes up after a takeover can write nothing.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to publish, until another one holds a higher token."""
+    """The right to publish, until another trainer holds a higher token."""
 
     token: int
     holder: str
@@ -33,9 +33,9 @@ class Leases(Protocol):
 
 
 def wait_for_lease(store: Leases, holder: str, ttl: float, stop: threading.Event, *, poll: float = 0.2) -> Lease | None:
-    """What a standby does: blocks until the lease is free and taken (asking every `poll` seconds), or `stop` is set.
+    """Blocks until the lease is free and taken, asking every `poll` seconds, or until `stop` is set: then None.
 
-    An unavailable store is waited for. Returns None when stopped.
+    ttl: seconds. An unavailable store is waited for.
     """
     waiting = False
     while not stop.is_set():
@@ -53,10 +53,10 @@ def wait_for_lease(store: Leases, holder: str, ttl: float, stop: threading.Event
 
 
 class LeaseKeeper:
-    """Renews a lease every third of its time to live in a thread of its own, so that a long step does not cost it.
+    """Renews a lease every third of its time to live, on its own thread, so that a long step does not lose it.
 
-    `lost` is set once another one holds the lease, never for an unavailable store alone: publishing is refused anyway
-    while nobody can be asked, and afterwards the lease is still ours if nobody took it.
+    `lost` is set once another trainer holds the lease, and not while the store is unavailable: nothing can be published
+    then, and afterwards the lease is still held if nobody took it.
     """
 
     def __init__(self, store: Leases, lease: Lease, ttl: float) -> None:
@@ -83,19 +83,19 @@ class LeaseKeeper:
                 log.warning("the lease runs out by itself: %s", error)
 
     def check(self) -> None:
-        """Raises: LeaseLost once another one holds the lease."""
+        """Raises: LeaseLost once another trainer holds the lease."""
         if self.lost.is_set():
             raise LeaseLost(f"another trainer has taken the lease {self.lease.token} of {self.lease.holder}")
 
     def renew(self) -> bool:
-        """One renewal. Whether it went through; False also when the store did not answer."""
+        """Renew once. False if the lease is lost or the store did not answer."""
         try:
             if self._store.renew(self.lease, self._ttl):
                 return True
             self.lost.set()
             log.error("another trainer has taken the lease %d of %s", self.lease.token, self.lease.holder)
         except StoreUnavailable as error:
-            log.debug("the lease could not be renewed: %s", error)  # /health says so, and the log with it
+            log.debug("the lease could not be renewed: %s", error)  # /health logs it as a warning
         return False
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A model store in memory: for tests, and for evaluation in one process. The law suite says it does what Redis does."""
+"""A model store in memory, for tests. tests/contracts/test_model_store.py runs the same laws on it and on Redis."""
 
 import threading
 import time
@@ -11,16 +11,14 @@ from model_store.errors import BlobMissing, LeaseLost, NoSuchVersion, ParentMiss
 from model_store.keys import Keys
 from model_store.lease import Lease
 from model_store.signature import Signer
-from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
+from model_store.store import CHALLENGER, CHAMPION, LOG_ENTRIES, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
-
-LOG_ENTRIES = 100_000
 
 _Key = TypeVar("_Key")
 
 
 class MemoryStore(ModelStore):
-    """See ModelStore. `clock` gives epoch seconds; leases run by it and log entries bear it."""
+    """See ModelStore. `clock` gives epoch seconds, for leases and log entries."""
 
     def __init__(self, clock: Callable[[], float] = time.time, *, signer: Signer | None = None) -> None:
         self.signer = signer
@@ -124,7 +122,7 @@ class MemoryStore(ModelStore):
         return self._pinned_at
 
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
-        self._keys.alias(alias)  # raises for what is no name
+        self._keys.alias(alias)  # raises ValueError for a name that is no alias
         with self._lock:
             if lease is not None:
                 self._must_hold(lease)
@@ -208,7 +206,7 @@ class MemoryStore(ModelStore):
     def tamper(
         self, *, manifest: tuple[int, bytes | None] | None = None, blob: tuple[str, bytes | None] | None = None
     ) -> None:
-        """For tests: puts other bytes, or none, where a manifest (by version) or a blob (by key) lies."""
+        """For tests: replaces a manifest (by version) or a blob (by key) by other bytes, or removes it (None)."""
         with self._lock:
             if manifest is not None:
                 _put(self._manifests, *manifest)

@@ -1,8 +1,8 @@
-"""Where blobs lie: in Redis, those that only trainers read in a folder if there is one.
+"""Stores blobs: in Redis, or, if there is a folder, those that only trainers read in that folder.
 
-A blob is written before the version that names it, and is removed after the last one that did. In Redis one that no
-version names has a time to live. A file has none: it is noted as dropped before it is written, and the note goes when a
-version names it. So whatever dies in between, nothing is left over for good.
+A blob is written before the first version that names it, and removed after the last one. So that a crash in between
+leaves nothing behind, a value in Redis that no version names has a time to live. A file cannot have one: its checksum
+is put into the set `dropped` before it is written, and taken out when a version names it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from model_store.redis_connection import Command, RedisConnection
 from model_store.version import BlobRef
 from model_store.weights import TRAINER
 
-UNPUBLISHED_SECONDS = 3600  # a trainer that dies between blobs and manifest leaves nothing behind for longer
+UNPUBLISHED_SECONDS = 3600  # time to live of a value that no version names yet
 _BYTES_AT_ONCE = 64 << 20  # in one round trip; neither side should buffer gigabytes
 
 
 class RedisBlobs:
-    """What ModelStore says of blobs, and the two steps around a version: `claim` before it, `drop` after it."""
+    """The blobs of a RedisStore. `claim` is called before a version is published, `drop` after one is deleted."""
 
     def __init__(self, connection: RedisConnection, keys: Keys, folder: BlobFolder | None, linger: int) -> None:
         """linger: seconds that a dropped value stays readable."""
@@ -61,8 +61,8 @@ class RedisBlobs:
 
     def _put_values(self, values: Mapping[str, bytes]) -> None:
         left = self._redis.pipeline([("TTL", key) for key in values])
-        # written even where it is: what lies there may be damaged. A blob that a version names has no time to live
-        # (-1) and must not be given one
+        # An existing value is written again, since it may be damaged. A blob that a version names has no time to live
+        # (TTL answers -1), and must not be given one.
         commands: list[Command] = [
             ("SET", key, data) + (() if ttl == -1 else ("EX", UNPUBLISHED_SECONDS))
             for (key, data), ttl in zip(values.items(), left, strict=True)
@@ -75,18 +75,18 @@ class RedisBlobs:
         return list(chain.from_iterable(self._redis.pipeline(part) for part in parts))
 
     def _is_file(self, ref: BlobRef) -> bool:
-        # the whole key is compared: nobody who writes a manifest can have another path opened
+        # the whole key is compared, so that no manifest can make us open another path
         return self.folder is not None and ref.key == self.folder.key(ref.checksum)
 
     # -- around a version --------------------------------------------------------------------------------------------
 
     def claim(self, blobs: Mapping[str, BlobRef]) -> list[BlobRef]:
-        """Sees that what a version is to name is here, and keeps it; returns what must be given to `unclaim` if the
-        version does not come to be. Raises: BlobMissing, with nothing claimed."""
+        """Checks that every blob is stored, and removes its time to live. Returns the blobs to give to `unclaim` if the
+        version is not published. Raises: BlobMissing, with nothing claimed."""
         for name, ref in blobs.items():
             if self.folder is not None and self._is_file(ref) and self.folder.size(ref.checksum) != ref.bytes:
                 raise BlobMissing(f"blob {name} is not in {self.folder.url}")
-        # only blobs that this store keeps; others may come to lie elsewhere
+        # only blobs that are kept in this Redis
         values = {name: ref for name, ref in blobs.items() if ref.key == self._keys.blob(ref.checksum)}
         answers = self._redis.pipeline(
             [*(("PERSIST", ref.key) for ref in values.values()), *(("STRLEN", ref.key) for ref in values.values())]
@@ -99,15 +99,16 @@ class RedisBlobs:
         return claimed
 
     def unclaim(self, refs: Sequence[BlobRef]) -> None:
+        """Gives claimed blobs their time to live again."""
         self._redis.pipeline([("EXPIRE", ref.key, UNPUBLISHED_SECONDS) for ref in refs])
 
     def drop(self) -> None:
-        """Removes the blobs that versions have let go of. Those left over from a crash amid it come along, and files
-        that were put and never published."""
+        """Removes the blobs of the set `dropped`: those that no version names any more, those that a crash during an
+        earlier call left, and files that were put and never published."""
         dropped = sorted(self._redis.call("SMEMBERS", self._keys.dropped))
         if not dropped:
             return
-        # this model among them: a file that was put again, for a version that never came, may be named by another
+        # every model, this one too: a file that was put again, and not published again, may be named by a version
         models = {self._keys.model, *(name.decode() for name in self._redis.call("SMEMBERS", self._keys.models))}
         counts = self._redis.pipeline(
             [("HMGET", Keys(model=name, prefix=self._keys.prefix).references, *dropped) for name in sorted(models)]
@@ -121,7 +122,7 @@ class RedisBlobs:
 
 
 def _parts(commands: Sequence[Command], sizes: Sequence[int]) -> list[list[Command]]:
-    """The commands in runs of some megabytes (of values sent or answered) each; none for none."""
+    """The commands in runs of about 64 MB of values (sent or answered) each."""
     parts: list[list[Command]] = []
     weight = _BYTES_AT_ONCE
     for command, size in zip(commands, sizes, strict=True):

@@ -1,4 +1,4 @@
-"""The one door to Redis. Everything that speaks to it (models, lists, histories) does so over a `RedisConnection`."""
+"""The only module that uses redis-py: models, lists and histories are read and written over a `RedisConnection`."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from model_store.errors import ModelStoreError, StoreUnavailable
 from model_store.redis_url import check_redis_url
 
 Command = Sequence[str | bytes | int | float]
-"""A command and its arguments, as one would type them."""
+"""The name of a command and its arguments."""
 
 
 def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConnection":
     """A pool of connections to `redis://`, `rediss://` or `unix://`; nothing is opened before the first command.
 
-    timeout: seconds for connecting, and for sending or receiving one command (256 MB take about two over 1 Gbit/s).
-    retries: how often a command is sent again after a broken connection. It may then have been carried out twice: send
-    only what may be repeated.
+    timeout: seconds for connecting (at most 3), and for sending or receiving one command (256 MB take about two over
+    1 Gbit/s). retries: how often a command is sent again after a broken connection. It may then be carried out twice:
+    send only commands that may be repeated.
 
-    Raises: ModelStoreError where the URL is none.
+    Raises: ModelStoreError if it is not the URL of a Redis.
     """
-    # typed Any: the library's own types and the stubs that some environments hold disagree about it
+    # Any, because the library's types and the stubs that some environments have disagree
     library: Any = redis.Redis
     try:
         check_redis_url(url)
@@ -34,25 +34,25 @@ def connect(url: str, *, timeout: float = 10.0, retries: int = 2) -> "RedisConne
             socket_timeout=timeout,
             socket_connect_timeout=min(timeout, 3.0),
             **over_tcp,
-            # a connection that lay idle is asked before it is used: what a restart or a firewall cut is opened anew
+            # a connection that was idle this long is pinged before it is used, and opened anew if it was cut
             health_check_interval=15,
-            # not a timeout: whoever is silent once would be waited for as often again before anybody hears of it
+            # timeouts are not retried: each would be waited out once more before the caller gets an error
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (redis.exceptions.ConnectionError,)),
             decode_responses=False,
             command_packer=_Packer(),
             protocol=2,  # one shape of answers with every server from 6.2 on
         )
-        client.connection_pool.make_connection()  # which is not opened: some options are looked at only here
+        client.connection_pool.make_connection()  # opens nothing, but checks the options
     except (ValueError, TypeError, redis.exceptions.RedisError) as error:
         raise ModelStoreError(f"the address of Redis: {error}") from error
     return RedisConnection(client)
 
 
 class RedisConnection:
-    """Commands in, answers out, as redis-py gives them (bytes, numbers, lists, dicts, None). Safe between threads.
+    """Sends commands and returns their answers, as redis-py gives them (bytes, numbers, lists, dicts, None).
 
-    Whatever goes wrong on the way or at the other end (down, loading, full, read-only, no answer) is StoreUnavailable,
-    so that callers need to know neither redis-py nor its errors.
+    Safe to use from several threads. Every failure (down, loading, full, read-only, no answer) is StoreUnavailable, so
+    that callers need not know redis-py's errors.
     """
 
     def __init__(self, client: Any) -> None:
@@ -67,12 +67,12 @@ class RedisConnection:
         """Several commands in one round trip, in order, not atomic. Raises: StoreUnavailable if any of them failed."""
         answers = self._send(commands)
         if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            # a server that restarted or failed over has forgotten the scripts; the rest may be repeated by contract
+            # a server that restarted or failed over has no scripts; the other commands may be repeated, by contract
             self._send([("SCRIPT", "LOAD", script.source) for script in self._scripts])
             answers = self._send(commands)
         for answer in answers:
             if isinstance(answer, redis.exceptions.ReadOnlyError):
-                # the primary has become a replica: look its name up anew, the next connection may lead to the new one
+                # the primary has become a replica: a new connection looks the name up anew, and may reach the new one
                 self.client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(answer, redis.exceptions.RedisError):
                 raise StoreUnavailable(f"Redis: {_told(answer)}") from answer
@@ -100,7 +100,7 @@ class RedisConnection:
             raise StoreUnavailable(f"Redis: {_told(error)}") from error
 
 
-# of a cluster's answers the library keeps but the slot and the address
+# the library drops the first word of these answers
 _FIRST_WORDS: dict[type[Exception], str] = {redis.exceptions.MovedError: "MOVED", redis.exceptions.AskError: "ASK"}
 
 
@@ -113,14 +113,14 @@ def _told(error: Exception) -> str:
 
 
 class _Packer:
-    """Commands as bytes to send. A large value is sent from where it lies: copied beside its command, as the library
-    does, 256 MB would keep every other thread waiting for half a second."""
+    """Encodes commands. A large value is not copied: the library's packer joins it with its command, and 256 MB would
+    block every other thread for half a second."""
 
-    LARGE = 1 << 16
+    LARGE = 1 << 16  # bytes
 
     def pack(self, *args: str | bytes | int | float) -> list[bytes]:
         values = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
-        values[:1] = values[0].split()  # the library itself names commands of two words
+        values[:1] = values[0].split()  # the library sends some commands of two words as one
         output, small = list[bytes](), [b"*%d" % len(values)]
         for value in values:
             small.append(b"$%d" % len(value))
@@ -133,7 +133,7 @@ class _Packer:
 
 
 class Script:
-    """A Lua script: one atomic step. `command` is what to send; the connection loads the source where it is unknown."""
+    """A Lua script: one atomic step. `command` calls it; the connection loads the source if the server lacks it."""
 
     def __init__(self, source: str) -> None:
         self.source = source

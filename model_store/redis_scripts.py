@@ -1,11 +1,11 @@
 """The model store's atomic steps in Lua. redis_store.py calls them; keys.py says what each key holds.
 
-Each that writes for a trainer asks for its lease first and answers 'lease' where another one took it since, so that
-nothing of a trainer that was frozen, cut off or thought dead comes between.
+A script that writes for a trainer checks its lease first, and answers 'lease' if another trainer has taken it: a
+trainer that was frozen or cut off can write nothing.
 """
 
-# A token that is lower, or not there, means a Redis that went back in time (a failover) or lost everything: whoever
-# held the lease before may restore it, and the first one to write shuts out any other.
+# A lower token, or none, means that Redis went back in time (a failover) or lost everything. Then a trainer that held
+# the lease before may restore its token, and the first to write shuts out the others.
 _HELD = """
 local function held(key, token)
   local now = redis.call('GET', key)
@@ -68,8 +68,8 @@ return 'ok'
 """
 )
 
-# The keys of manifests and aliases are made here: which ones there are is only known inside the step. They are in the
-# same slot as the others.
+# The keys of manifests and aliases are made within the script, where it is known which there are. They are in the same
+# slot as the others.
 DELETE = (
     _HELD
     + """
@@ -97,7 +97,7 @@ return {'ok'}
 """
 )
 
-# A token is at least the time in milliseconds, so that one given out before Redis lost it is never given out again.
+# A token is at least the time in milliseconds, so that none is given out twice, even if Redis lost the last one.
 ACQUIRE = """
 local lease, token = unpack(KEYS)
 if redis.call('EXISTS', lease) == 1 then return false end

@@ -1,4 +1,4 @@
-"""A model store in Redis. keys.py says what lies where; every step that must be atomic is one of redis_scripts.py."""
+"""A model store in Redis. keys.py says what each key holds; every atomic step is a script of redis_scripts.py."""
 
 import threading
 import zlib
@@ -21,21 +21,20 @@ from model_store.lease import Lease
 from model_store.redis_blobs import RedisBlobs
 from model_store.redis_connection import RedisConnection
 from model_store.signature import Signer
-from model_store.store import CHALLENGER, CHAMPION, LogEntry, ModelStore
+from model_store.store import CHALLENGER, CHAMPION, LOG_ENTRIES, LogEntry, ModelStore
 from model_store.version import BlobRef, Manifest, Summary
 
-LOG_ENTRIES = 100_000
-LINGER_SECONDS = 60  # a retired blob outlives its version so long, for readers that were just told of it
-RETIRED_MANIFESTS = 50_000  # about two hours of them, and 25 MB
-_REASON = 1000  # letters of a reason that the log keeps
+LINGER_SECONDS = 60  # a blob stays readable so long after its last version is deleted, for readers still loading it
+RETIRED_MANIFESTS = 50_000  # those of about two hours, 25 MB
+_REASON = 1000  # characters of a reason that the log keeps
 _PAGE = 1000  # log entries read at once
 
 
 class RedisStore(ModelStore):
     """See ModelStore. Times are those of the Redis server.
 
-    folder: where blobs under `trainer/` are put, and looked for; without one they are in Redis like all others.
-    linger: seconds that a retired blob stays readable; 0 removes it at once. Files are always removed at once.
+    folder: where blobs under `trainer/` are stored; without one they are in Redis like all others.
+    linger: seconds that a dropped blob stays readable; 0 removes it at once. Files are always removed at once.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class RedisStore(ModelStore):
         self._renew = connection.script(scripts.RENEW)
         self._release = connection.script(scripts.RELEASE)
         self._take_request = connection.script(scripts.TAKE_REQUEST)
-        # publishing a blob and dropping it must not cross; other processes are kept out by the lease
+        # one thread must not drop a blob that another is publishing; the lease keeps other processes out
         self._writing = threading.Lock()
 
     # -- blobs -------------------------------------------------------------------------------------------------------
@@ -173,7 +172,7 @@ class RedisStore(ModelStore):
         return [None if data is None else _inflated(data) for data in found]
 
     def _remember(self, versions: Sequence[int]) -> None:
-        """Keeps the manifests of versions that are about to be deleted, and forgets the oldest of those kept."""
+        """Keeps the manifests of versions that are about to be deleted, and removes the oldest of those kept."""
         found = zip(versions, self.manifest_bytes(versions), strict=True)
         kept = [word for version, data in found if data is not None for word in (version, zlib.compress(data))]
         if not kept:
@@ -208,7 +207,7 @@ class RedisStore(ModelStore):
         self._point("rollback", version, reason)
 
     def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
-        # a version published between the two steps is taken live by the trainer itself, now that nothing is pinned
+        # a version published between the two steps goes live by the trainer, since nothing is pinned then
         chosen = version if version is not None else self.newest()
         if chosen is None:
             raise NoSuchVersion("no version has been published")
@@ -309,14 +308,14 @@ class RedisStore(ModelStore):
 
 
 def _as_number(what: str, data: bytes) -> int:
-    """People can write into Redis too. Raises: DamagedManifest."""
+    """Raises: DamagedManifest, since anybody may have written the key."""
     if not data.isdigit() or len(data) > 16:
         raise DamagedManifest(f"{what} is no version: {data[:50]!r}")
     return int(data)
 
 
 def _inflated(data: bytes) -> bytes:
-    """What cannot be inflated is given as it is: reading it as a manifest then says what is wrong."""
+    """Bytes that cannot be inflated are returned as they are: reading them as a manifest then fails with a reason."""
     try:
         return zlib.decompress(data)
     except zlib.error:

@@ -1,6 +1,6 @@
-"""What a Redis URL may say, so that what is wrong with it is said when it is read, and not by the first command.
+"""Checks a Redis URL when the settings are read, rather than with the first command.
 
-No message holds the URL, nor any part of it that may be of a password.
+No message holds the URL, nor a part of it that may belong to a password.
 """
 
 import os
@@ -65,7 +65,7 @@ _TLS_OPTIONS: dict[str, tuple[Callable[[str], bool], str]] = {
 
 
 def check_redis_url(url: str) -> None:
-    """Raises ValueError, with one line that says what is wrong and what would do."""
+    """Raises ValueError with one line: what is wrong, and what would be right."""
     if url != url.strip() or url.startswith(_QUOTES) or url.endswith(_QUOTES):
         raise ValueError("there are blanks or quotes around it: they are not part of the address")
     if not url.isprintable() or " " in url:

@@ -1,8 +1,8 @@
-"""Which versions may go.
+"""Decides which versions are deleted.
 
-Kept are, each with its chain back to a snapshot: whatever is live, newest, under an alias, or was live within the
-readers' grace (a reader may be loading it this moment), and whatever is younger than the grace. Beside them the last
-few snapshots stay as targets of a rollback: each can be loaded alone, so the deltas between old snapshots may go.
+Kept are, each with its chain back to a snapshot: the live and the newest version, those under an alias, those that were
+live within the grace (a reader may be loading them), and those younger than the grace. The last few snapshots are kept
+too, as targets of a rollback: each can be loaded alone, so the deltas between old snapshots are deleted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,16 +12,15 @@ from model_store.lease import Lease
 from model_store.store import ModelStore
 from model_store.version import Summary
 
-# a reader that is told of a version, and then starves on a busy machine, still finds it whole
-GRACE_SECONDS = 120.0
+GRACE_SECONDS = 120.0  # for a reader that learns of a version and is then held up on a busy machine
 KEEP_SNAPSHOTS = 3
 
 
 def plan(versions: Sequence[Summary], *, needed: Iterable[int], now: float, grace: float, keep: int) -> list[int]:
-    """The versions to delete, ascending. What is kept is closed: with a version all that it is built on.
+    """The versions to delete, ascending. All versions that a kept one is built on are kept.
 
-    needed: versions to keep whatever their age (live, aliases, lately live). now: epoch seconds by the clock that
-    wrote `created_at`. grace: seconds. keep: how many snapshots stay as rollback targets.
+    needed: versions to keep whatever their age (live, under an alias, live within the grace). now: epoch seconds by the
+    clock that wrote `created_at`. grace: seconds. keep: how many snapshots stay as rollback targets.
     """
     by_number = {each.version: each for each in versions}
     kept: set[int] = set()
@@ -51,12 +50,12 @@ def retire(
     keep: int = KEEP_SNAPSHOTS,
     lease: Lease | None = None,
 ) -> list[int]:
-    """Deletes what nobody needs any more and returns it. Once after each snapshot is often enough.
+    """Deletes the versions that `plan` names, and returns them. Once after each snapshot is often enough.
 
     Raises: LeaseLost, StoreUnavailable.
     """
     for _ in range(3):
-        # looked up before the list of versions: what is published in between is not on the list, so it stays
+        # asked before the list of versions: a version published in between is not on the list, so it stays
         needed = {*store.aliases().values(), *store.live_since(now - grace)}
         gone = plan(store.summaries(), needed=needed, now=now, grace=grace, keep=keep)
         try:
@@ -64,5 +63,5 @@ def retire(
                 store.delete(gone, lease=lease)
             return gone
         except StillNeeded:
-            continue  # an operator moved the pointer amid it
+            continue  # an operator moved the pointer in between
     return []

@@ -1,4 +1,4 @@
-"""Who made a manifest: HMAC-SHA256 over its canonical JSON, with a key that the trainer and its readers share.
+"""Signs manifests: HMAC-SHA256 over the canonical JSON, with a key that the trainer and its readers share.
 
 A manifest names the SHA-256 of every blob, so a signature covers the whole version. docs/wire-format.md says what it
 does not cover.
@@ -20,10 +20,10 @@ _WRITTEN = re.compile(rb',"signature":"([0-9a-f]{64})"(?!.*"signature":)', re.DO
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """The first key signs, each of them is accepted: so a key can be changed while everything runs.
+    """The first key signs, and each is accepted, so that a key can be changed while everything runs.
 
-    unsigned_too: manifests without a signature are read as well, for a trainer that goes on from before there was a
-    key. One with a wrong signature never is.
+    unsigned_too: also accept manifests without a signature, for a trainer that continues from versions older than the
+    key. A wrong signature is never accepted.
     """
 
     keys: Sequence[bytes] = field(repr=False)
@@ -41,7 +41,7 @@ class Signer:
 
 
 def sign(data: bytes, key: bytes) -> bytes:
-    """A manifest with its signature; one that is there already is replaced. Canonical JSON in, canonical JSON out."""
+    """A manifest with its signature, which replaces one that is there. Canonical JSON in, canonical JSON out."""
     fields = json.loads(data)
     fields.pop(FIELD, None)
     return canonical_json({**fields, FIELD: _hmac(canonical_json(fields), key)})
@@ -50,13 +50,13 @@ def sign(data: bytes, key: bytes) -> bytes:
 def verify(data: bytes, keys: Sequence[bytes], *, unsigned_too: bool = False) -> bytes:
     """The JSON of a manifest that one of the keys has signed.
 
-    Read this and not `data`: of a field that stands twice, two parsers may take different ones.
+    Parse the result and not `data`: of a field that occurs twice, two parsers may take different ones.
 
-    Raises: DamagedManifest, which never tells the signature that would have been right.
+    Raises: DamagedManifest, whose message never holds the right signature.
     """
     if (found := _WRITTEN.search(data)) is not None:
-        # As `sign` wrote it: without the signature it is, byte for byte, what was signed, so nothing need be parsed.
-        # The signature goes to the end, where it adds nothing else: it may have stood anywhere.
+        # The form that `sign` writes: without the signature these are the bytes that were signed, so nothing need be
+        # parsed. The signature is put at the end, because the match may have been anywhere, within a string too.
         body = data[: found.start()] + data[found.end() :]
         matches = [hmac.compare_digest(_hmac(body, key).encode(), found[1]) for key in keys]
         if any(matches):
@@ -73,7 +73,7 @@ def verify(data: bytes, keys: Sequence[bytes], *, unsigned_too: bool = False) ->
         if unsigned_too:
             return canonical_json(fields)
         raise DamagedManifest("manifest: it is not signed, and TIDEMILL_SIGNING_KEY is set")
-    # every key is compared, each in constant time: how long it takes tells nothing about any of them
+    # every key is compared, each in constant time: the duration gives away nothing about the keys
     matches = [hmac.compare_digest(each.encode(), str(said).encode(errors="replace")) for each in right]
     if not any(matches):
         raise DamagedManifest("manifest: its signature is not by TIDEMILL_SIGNING_KEY")

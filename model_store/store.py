@@ -1,4 +1,4 @@
-"""What a model store promises, whatever it keeps things in. One law suite holds every implementation to it."""
+"""The contract of a model store. tests/contracts/test_model_store.py runs its laws on every implementation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -11,7 +11,8 @@ from model_store.version import BlobRef, Head, Manifest, Summary
 _Form = TypeVar("_Form", Head, Manifest)
 
 CHAMPION = "champion"  # the live version
-CHALLENGER = "challenger"  # the newest one that is published and was not let through; gone once a newer one is live
+CHALLENGER = "challenger"  # the newest version that was held back; removed once a version from it on is live
+LOG_ENTRIES = 100_000  # about how many the log keeps
 
 
 class LogEntry(NamedTuple):
@@ -31,40 +32,40 @@ class LogEntry(NamedTuple):
 class ModelStore(Protocol):
     """Versions, their blobs, and the pointer to the live one.
 
-    Blobs first, then the manifest, then the pointer: readers follow the pointer only, so they never see half a
-    version. Every method may raise StoreUnavailable, and may then be called again: each is safe to repeat.
-    Safe to use from several threads.
+    Blobs are stored first, then the manifest, then the pointer is moved: readers follow the pointer, so they never see
+    half a version. Every method may block, may raise StoreUnavailable, and is safe to repeat. Safe to use from several
+    threads.
     """
 
     signer: Signer | None = None
-    """Where there is one, what is published is signed, and what it did not sign is not read."""
+    """If there is one, manifests are signed when published, and an unsigned or foreign one is DamagedManifest."""
 
     # -- blobs -------------------------------------------------------------------------------------------------------
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> dict[str, BlobRef]:
-        """Stores blobs, all in one go, and says where: name -> reference for the manifest.
+        """Stores blobs; returns name -> reference for the manifest.
 
-        Until a version names them they may be dropped after an hour.
+        Blobs that no version names may be removed after an hour.
         """
         ...
 
     def get_blobs(self, refs: Sequence[BlobRef]) -> list[bytes | None]:
-        """The bytes as they lie there, unchecked, in the order asked for; None where there are none."""
+        """The stored bytes, unchecked, in the order asked for; None for a blob that is missing."""
         ...
 
     def why_missing(self, ref: BlobRef) -> str:
-        """What else can be said of a blob that is not there, to be put behind "it is missing"."""
+        """More about a missing blob, to be appended to "it is missing"; '' if there is nothing to say."""
         return ""
 
     # -- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest, lease: Lease) -> None:
-        """Makes a version exist, in one atomic step with the check of the lease. It does not go live by that.
+        """Adds a version, in one atomic step with the check of the lease. It does not go live by that.
 
-        Publishing the newest version again, word for word, changes nothing (the answer to the first call was lost).
+        Publishing the same manifest again while it is the newest changes nothing.
 
-        Raises: LeaseLost when another one took the lease since; VersionExists unless the version is higher than every
-        one before; Incomplete: ParentMissing for a delta whose parent is not here, BlobMissing when a blob is not.
+        Raises: LeaseLost if another trainer has taken the lease; VersionExists unless the version is above every one
+        before; Incomplete: ParentMissing for a delta whose parent is not in the store, BlobMissing if a blob is not.
         """
         ...
 
@@ -73,29 +74,29 @@ class ModelStore(Protocol):
         ...
 
     def versions(self) -> list[int]:
-        """The versions that are here, ascending."""
+        """The versions in the store, ascending."""
         ...
 
     def summaries(self) -> list[Summary]:
-        """The versions that are here in brief, ascending. Raises: DamagedManifest."""
+        """The summaries of the versions in the store, ascending. Raises: DamagedManifest."""
         ...
 
     def manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
-        """Manifests as they lie there, unread, in one go and in the order asked for; None where there are none."""
+        """The stored manifests, unchecked, in the order asked for; None for a version that is not in the store."""
         ...
 
     def delete(self, versions: Iterable[int], *, lease: Lease | None = None) -> None:
-        """Removes versions, and the blobs that no version names any more (those may linger some seconds for a reader
-        that is loading them). All of them or, on an error, none. Versions that are not here are passed over.
+        """Deletes versions, all or, on an error, none, and the blobs that only they named. Those may stay readable for
+        some seconds, for a reader that is loading them. Versions that are not in the store are passed over.
 
-        Their manifests stay as the record of how later versions were made; see `retired_manifest_bytes`.
+        Their manifests are kept, since they say how later versions were made: see `retired_manifest_bytes`.
 
-        Raises: StillNeeded when one of them is live, newest or under an alias by now; LeaseLost.
+        Raises: StillNeeded if one of them is live, newest or under an alias; LeaseLost.
         """
         ...
 
     def retired_manifest_bytes(self, versions: Sequence[int]) -> list[bytes | None]:
-        """Manifests of deleted versions, as `manifest_bytes` gave them; the latest tens of thousands are kept."""
+        """The manifests of deleted versions, as `manifest_bytes` gave them; the latest tens of thousands are kept."""
         ...
 
     # -- the live pointer and other aliases --------------------------------------------------------------------------
@@ -120,9 +121,9 @@ class ModelStore(Protocol):
     def move(self, version: int, reason: str, *, alias: str = CHAMPION, lease: Lease | None = None) -> bool:
         """Points an alias at a version, in one atomic step with the check of the lease, and logs it.
 
-        With a lease it is the trainer's own promotion: it leaves a pinned champion where it is and returns False.
-        Without one it is an operator's, and neither pins nor unpins. Already there is True, and not logged again.
-        A champion that moves takes the alias `challenger` away from versions up to its own.
+        With a lease (the trainer's call) a pinned champion is not moved, and the result is False. Without one (an
+        operator's call) it is moved and stays pinned or unpinned. If the alias is at the version already, the result is
+        True and nothing is logged. A champion that moves removes the alias `challenger` from versions up to its own.
 
         Raises: LeaseLost, NoSuchVersion; ValueError for a name that is no alias.
         """
@@ -131,23 +132,23 @@ class ModelStore(Protocol):
     def rollback(self, version: int, reason: str) -> None:
         """Makes a version live and pins it: later ones are published and do not go live.
 
-        Raises: NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        Raises: NoSuchVersion; DamagedManifest if readers could not read it.
         """
         ...
 
     def promote(self, version: int | None = None, reason: str = "", *, lease: Lease | None = None) -> int:
-        """Makes a version live, by default the newest, and unpins. Returns it.
+        """Makes a version live, by default the newest, and unpins. Returns the version.
 
-        With a lease it is the trainer's, who lets a pin go that has lasted too long.
+        The trainer calls it with its lease, when a pin has lasted too long.
 
-        Raises: LeaseLost; NoSuchVersion; DamagedManifest for one that no reader would follow to.
+        Raises: LeaseLost; NoSuchVersion; DamagedManifest if readers could not read it.
         """
         ...
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
     def log(self, limit: int = 100) -> list[LogEntry]:
-        """The latest entries, newest first. The log holds about the last 100,000."""
+        """The latest entries, newest first. The log keeps about the last LOG_ENTRIES."""
         ...
 
     def live_at(self, time: float) -> int | None:
@@ -155,17 +156,17 @@ class ModelStore(Protocol):
         ...
 
     def live_since(self, time: float) -> set[int]:
-        """Every version that was live at some moment from `time` (epoch seconds) to now."""
+        """Every version that was live at some time from `time` (epoch seconds) until now."""
         ...
 
-    # -- readers' wishes ---------------------------------------------------------------------------------------------
+    # -- requests of readers -----------------------------------------------------------------------------------------
 
     def request_snapshot(self, reason: str) -> None:
-        """Asks the trainer for a fresh snapshot. Asking again before it came changes nothing."""
+        """Asks the trainer for a fresh snapshot. Does nothing while a request is waiting."""
         ...
 
     def take_snapshot_request(self, lease: Lease) -> str | None:
-        """The reason of a request, which is thereby taken; None when there is none. Raises: LeaseLost."""
+        """Takes the waiting request, and returns its reason; None if there is none. Raises: LeaseLost."""
         ...
 
     # -- the lease ---------------------------------------------------------------------------------------------------
@@ -173,37 +174,33 @@ class ModelStore(Protocol):
     def acquire(self, holder: str, ttl: float) -> Lease | None:
         """Takes the lease for `ttl` seconds if nobody holds it, with a token higher than any before; else None.
 
-        A holder's name is its own (host, process, run): the same name does not get the lease a second time.
+        holder: a name for people to read. It must be unique (host, process, run); it gives no right to a held lease.
         """
         ...
 
     def renew(self, lease: Lease, ttl: float) -> bool:
-        """Holds the lease for `ttl` seconds from now. Also after it ran out, if nobody took it since; else False."""
+        """Extends the lease to `ttl` seconds from now, even if it ran out; False if another trainer has taken it."""
         ...
 
     def release(self, lease: Lease) -> None:
-        """Gives the lease back; nothing can be written with it any more. Nothing happens when it is another's."""
+        """Gives the lease back: nothing can be written with it afterwards. Does nothing if another trainer has it."""
         ...
 
     def holder(self) -> str | None:
-        """Who holds the lease now, for people to read."""
+        """The name of the lease's holder; None if nobody holds it."""
         ...
 
     # -- the same for every store ------------------------------------------------------------------------------------
 
-    def get_blob(self, ref: BlobRef) -> bytes | None:
-        """One blob, unchecked."""
-        return self.get_blobs([ref])[0]
-
     def manifests(self, versions: Sequence[int]) -> list[Manifest | None]:
-        """Manifests in one go; None where there are none. Raises: DamagedManifest, naming the version."""
+        """Manifests; None for a version that is not in the store. Raises: DamagedManifest, naming the version."""
         return [
             None if data is None else self.read(version, data)
             for version, data in zip(versions, self.manifest_bytes(versions), strict=True)
         ]
 
     def manifest(self, version: int) -> Manifest:
-        """Raises: NoSuchVersion, DamagedManifest."""
+        """The manifest of a version. Raises: NoSuchVersion, DamagedManifest."""
         (found,) = self.manifests([version])
         if found is None:
             raise NoSuchVersion(f"version {version} is not in the store")
@@ -217,15 +214,14 @@ class ModelStore(Protocol):
         return self.read_head(version, data)
 
     def read(self, version: int, data: bytes) -> Manifest:
-        """The manifest that lies under a version's number. Raises: DamagedManifest, naming the version."""
+        """The manifest from the bytes stored for a version, its signature checked. Raises: DamagedManifest."""
         return self._read(Manifest, version, data)
 
     def read_head(self, version: int, data: bytes) -> Head:
-        """The same without its micro-batches, for whoever does not learn. Raises: DamagedManifest, as above."""
+        """As `read`, without the micro-batches. Raises: DamagedManifest."""
         return self._read(Head, version, data)
 
     def _read(self, form: type[_Form], version: int, data: bytes) -> _Form:
-        """Every reading goes through here, so that none of them forgets the signature."""
         try:
             found = form.from_json(data if self.signer is None else self.signer.verify(data))
         except DamagedManifest as error:
@@ -235,6 +231,6 @@ class ModelStore(Protocol):
         return found
 
     def written(self, manifest: Manifest) -> bytes:
-        """What is published of a manifest: its JSON, signed where there is a signer."""
+        """The bytes to store for a manifest: its JSON, signed if there is a signer."""
         data = manifest.to_json()
         return data if self.signer is None else self.signer.sign(data)

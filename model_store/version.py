@@ -1,7 +1,7 @@
-"""What a version says about itself: its manifest.
+"""A version's manifest.
 
-A manifest is the unit of truth: the version exists once its manifest does, and everything that was needed to make it is
-named in it (the events by their offsets, and whatever else the update depended on), so that it can be made again.
+A version exists once its manifest does. The manifest names everything that the version was made from (the events, by
+their offsets, and whatever else an update depended on), so that it can be made again.
 """
 
 import json
@@ -49,12 +49,12 @@ def timestamp(seconds: float) -> str:
 
 
 class _Record(BaseModel):
-    # forbid: a field that is not known may be one that must be obeyed; new fields come with a new format number
+    # forbid: an unknown field may be one that must be obeyed; new fields come with a new format number
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class BlobRef(_Record):
-    """Where a blob lies, how long it is and what it must hash to (SHA-256)."""
+    """A blob's key, its size and its SHA-256."""
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
     bytes: Count
@@ -62,23 +62,21 @@ class BlobRef(_Record):
 
 
 class KafkaIds(_Record):
-    """Which cluster and topics the offsets belong to: an offset means nothing on another one of the same name."""
+    """The ids of the cluster and the topics that offsets belong to: in others of the same name they mean nothing."""
 
     cluster_id: str
     topics: dict[str, str] = Field(default_factory=dict)
 
 
 class BatchRecord(_Record):
-    """One micro-batch as it was learned: the records it held, in order, and what else the update depended on."""
+    """One micro-batch as it was learned: the records it held, and what else the update depended on."""
 
     ranges: tuple[Range, ...]
-    records: Count = 0  # how many the ranges held; fewer than offsets, where a log was compacted or had transactions
-    replay: FiniteFloat | int = 0  # past events learned again beside it
+    records: Count = 0  # how many the ranges held; fewer than offsets if a log was compacted or had transactions
+    replay: FiniteFloat | int = 0  # past events learned again for each new one
     skipped: bool = False  # its loss or gradient was not finite: the offsets count, the weights did not change
-    ahead: tuple[
-        tuple[str, Count, Count], ...
-    ] = ()  # topic, partition, offset: rejected since their `ts` was too early
-    weights_of_version: Version | None = None  # after it, weights went back to those of this version
+    ahead: tuple[tuple[str, Count, Count], ...] = ()  # topic, partition, offset: rejected for a `ts` in the future
+    weights_of_version: Version | None = None  # after this batch the weights were set back to those of this version
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("ranges")
@@ -91,8 +89,10 @@ class BatchRecord(_Record):
 
 
 class Head(_Record):
-    """A version without the micro-batches that it was made from, which may be many thousand: what it is made of, and
-    whatever else a reader needs. Metrics are finite: leave out what is not."""
+    """A manifest without its micro-batches, of which there may be many thousand: all that a reader needs.
+
+    Metrics that are not finite are left out.
+    """
 
     format: Literal[2] = 2
     version: Version
@@ -103,10 +103,10 @@ class Head(_Record):
     kafka: KafkaIds
     trained_through: dict[str, dict[str, Count]]  # topic -> partition -> the offset to read next
     events_trained: Count
-    checkpoint: bool = True  # whether the trainer's own state is in it as well, so that a trainer can go on from here
+    checkpoint: bool = True  # whether it holds the trainer's state too, so that a trainer can continue from it
     config_digest: str
-    config: dict[str, JsonValue] = Field(default_factory=dict)  # what the digest is of, for people
-    environment: dict[str, str | int] = Field(default_factory=dict)  # what computed it: threads, processor, libraries
+    config: dict[str, JsonValue] = Field(default_factory=dict)  # the configuration that the digest is of, for people
+    environment: dict[str, str | int] = Field(default_factory=dict)  # threads, processor and libraries that computed it
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     blobs: dict[str, BlobRef] = Field(default_factory=dict)
     signature: str | None = None  # an HMAC over the canonical JSON without this field: signature.py
@@ -129,22 +129,22 @@ class Head(_Record):
 
     @property
     def learned(self) -> bool:
-        """Whether there are micro-batches; without any it is its parent once more."""
+        """Whether there are micro-batches; without any, the weights are those of the parent."""
         raise NotImplementedError
 
     @classmethod
     def from_json(cls, data: bytes) -> "Head":
-        """As `Manifest.from_json`; the batches are passed over, and not looked at."""
+        """As `Manifest.from_json`; the micro-batches are not checked."""
         return _read(_HeadOfJson, data)
 
     def summary(self) -> "Summary":
-        """What retention and the version list need."""
+        """The part that retention and the list of versions need."""
         sums = tuple(sorted({ref.checksum for ref in self.blobs.values()}))
         return Summary(self.version, self.parent, self.kind, self.created, sums)
 
 
 class Manifest(Head):
-    """A version: what it is made of, and what it was made from."""
+    """A version's manifest: its blobs, and the micro-batches that it was made from."""
 
     batches: tuple[BatchRecord, ...] = ()
 
@@ -153,18 +153,18 @@ class Manifest(Head):
         return bool(self.batches)
 
     def to_json(self) -> bytes:
-        """Canonical JSON: UTF-8, keys sorted, no blanks; without `signature` where there is none."""
+        """Canonical JSON: UTF-8, keys sorted, no blanks; without `signature` if there is none."""
         fields = self.model_dump(mode="json", exclude={"signature"} if self.signature is None else None)
         return canonical_json(fields)
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Raises: DamagedManifest, naming the first field that is amiss, or the format where it is another one."""
+        """Raises: DamagedManifest, naming the first wrong field, or the format if it is another one."""
         return _read(cls, data)
 
 
 class _AreThereAny:
-    """Of a field that is a list: whether it has an element, found out without making Python objects of them."""
+    """Turns a JSON list into whether it has an element, without making Python objects of its elements."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -196,16 +196,16 @@ def _read(form: type[_Form], data: bytes) -> _Form:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A version in brief, so that thousands can be looked through at once."""
+    """A version in brief, so that thousands can be read at once."""
 
     version: int
     parent: int | None
     kind: Kind
     created: float  # epoch seconds
-    checksums: tuple[str, ...] = ()  # of its blobs, each once
+    checksums: tuple[str, ...] = ()  # of the version's blobs, each once
 
     def to_text(self) -> str:
-        """`kind parent created_ms checksum...`, parent 0 for none."""
+        """`kind parent created_ms checksum...`; parent is 0 if there is none."""
         return " ".join((self.kind, str(self.parent or 0), str(round(self.created * 1000)), *self.checksums))
 
     @classmethod
@@ -228,7 +228,7 @@ class Summary:
 
 
 def canonical_json(value: object) -> bytes:
-    """The one JSON of a value: checksums and signatures need every process to write the same bytes."""
+    """JSON that is the same in every process, as checksums and signatures need: keys sorted, no blanks."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

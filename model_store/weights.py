@@ -1,9 +1,9 @@
-"""What a version holds: tables of rows that change a few rows at a time, and small tensors that change whole.
+"""The content of a version: tables, of which a few rows change at a time, and small tensors, which change whole.
 
-An `Update` is what is stored and sent. A full update gives every row of every table; a partial one gives the rows that
-changed since its parent. `State` is the sum of a full update and the partial ones after it, bit for bit.
+An `Update` is what is stored. A full update (of a snapshot) holds every row of every table; a partial one (of a delta)
+holds the rows that changed since its parent. `State` is the sum of a full update and the partial ones after it.
 
-Names are paths. Those under `trainer/` are for trainers alone; readers never load them.
+Names are paths. Those under `trainer/` are for trainers only; readers never load them.
 """
 
 import re
@@ -20,16 +20,16 @@ Array = NDArray[np.generic]
 TRAINER = "trainer/"
 
 Want = Callable[[str], bool]
-"""Says of a table's or tensor's name whether it is wanted."""
+"""Whether the table or tensor of this name is wanted."""
 
-# letters that mean nothing to a file system, a shell or Redis; no leading dot, so never "." nor ".."
+# only characters without meaning to a file system, a shell or Redis; no leading dot, so never "." nor ".."
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*", re.ASCII)
 MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows of a table: row `index[k]` now holds `values[k]`, and the table has `size` rows.
+    """Some rows of a table: row `index[k]` holds `values[k]`, and the table has `size` rows.
 
     `values` is an array [n, ...] or, for a table of ids, a list of n strings. Indices are unique and ascending.
     """
@@ -41,7 +41,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Rows of tables and whole tensors. `full`: nothing of what was before remains."""
+    """Rows of tables and whole tensors. `full`: it replaces the whole state."""
 
     full: bool
     tables: Mapping[str, Rows] = field(default_factory=dict)
@@ -54,10 +54,10 @@ def is_name(name: str) -> bool:
 
 
 def check(update: Update) -> None:
-    """An update must be right in itself before it is stored, sent or applied.
+    """Checks that an update is consistent.
 
-    Raises: InvalidUpdate when a name is no path, an index is not int64, ascending and within the size, values are
-    not as many as indices, or a full update does not give every row.
+    Raises: InvalidUpdate if a name is no path, an index is not int64, ascending and within the size, if there are not
+    as many values as indices, or if a full update does not hold every row.
     """
     for name in (*update.tables, *update.tensors):
         if not is_name(name):
@@ -86,8 +86,8 @@ def check(update: Update) -> None:
 class State:
     """The sum of a full update and the partial ones after it, bit for bit.
 
-    It grows in place (an update costs what it brings, not what is there), so what it hands out are views that hold
-    until the next `apply`. One writer at a time; no locks.
+    It is changed in place, so an update costs what it brings, and the arrays returned are views, valid until the next
+    `apply`. Not safe between threads.
     """
 
     def __init__(self) -> None:
@@ -95,16 +95,16 @@ class State:
         self._tensors: dict[str, Array] = {}
 
     def apply(self, update: Update) -> None:
-        """Adds an update; the values are copied.
+        """Applies an update; its values are copied.
 
-        Rows a table grows by must all be given; a table shrinks, or changes its dtype or the shape of its rows, only
-        by a full update. A tensor is replaced whole: its shape may change, its dtype may not.
+        If a table grows, the update must hold all its new rows. Only a full update may shrink a table or change its
+        dtype or the shape of its rows. A tensor is replaced whole: its shape may change, its dtype may not.
 
-        Raises: InvalidUpdate, naming the table or tensor; then nothing has changed.
+        Raises: InvalidUpdate, naming the table or tensor; the state is then unchanged.
         """
         check(update)
         if update.full:
-            # beside what is there, then one swap: memory for both for a moment, but never a mix
+            # built beside the old ones and then swapped: memory for both for a moment, but never a mix
             self._tables, self._tensors = (
                 {name: _table(rows) for name, rows in update.tables.items()},
                 {name: np.array(tensor) for name, tensor in update.tensors.items()},
@@ -128,7 +128,7 @@ class State:
             self._tensors[name] = np.array(tensor)
 
     def snapshot(self, want: Want | None = None) -> Update:
-        """Everything (or what is wanted of it) as a full update. Views, no copies: valid until the next `apply`."""
+        """The state, or the wanted part, as a full update. Its arrays are views: valid until the next `apply`."""
         wanted = want or (lambda _: True)
         return Update(
             full=True,
@@ -151,7 +151,7 @@ class State:
         return list(self._tensors)
 
     def table(self, name: str) -> "Array | list[str]":
-        """All rows, [size, ...] or size strings: a read-only view until the next `apply`. Raises: KeyError."""
+        """All rows, [size, ...] or `size` strings: a read-only view, valid until the next `apply`. Raises: KeyError."""
         return self._tables[name].values()
 
     def tensor(self, name: str) -> Array:
@@ -177,12 +177,12 @@ class State:
 
 
 def _kind(values: "Array | list[str]") -> str:
-    """What a row is, in words: tables keep it between full updates."""
+    """The dtype and shape of a row, as text; a table keeps it between full updates."""
     return f"{values.dtype}{list(values.shape[1:])}" if isinstance(values, np.ndarray) else "strings"
 
 
 def _table(rows: Rows) -> "_Table | _Strings":
-    """A new table of rows that are all given."""
+    """A new table of an update's rows, which are all of the table's."""
     return _Table(rows.values) if isinstance(rows.values, np.ndarray) else _Strings(rows.values)
 
 

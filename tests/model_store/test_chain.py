@@ -71,7 +71,7 @@ def repeat(
 def damage(store: MemoryStore, version: int, name: str = "weights/0") -> None:
     """Flips one bit in the middle of a blob."""
     ref = store.manifest(version).blobs[name]
-    raw = bytearray(store.get_blob(ref) or b"")
+    raw = bytearray(store.get_blobs([ref])[0] or b"")
     raw[len(raw) // 2] ^= 1
     store.tamper(blob=(ref.key, bytes(raw)))
 
@@ -336,7 +336,7 @@ def test_another_configuration(have: int | None) -> None:
 def test_damaged_blobs(name: str) -> None:
     store, _, _ = shelf("sdd")
     ref = store.manifest(2).blobs[name]
-    data = store.get_blob(ref)
+    data = store.get_blobs([ref])[0]
     assert data is not None
     for tampered, why in [
         (None, f"blob {name} .* is missing"),
@@ -468,8 +468,12 @@ def spoil(draw: Callable[[st.SearchStrategy[Any]], Any], store: MemoryStore, new
     for version in draw(st.lists(st.sampled_from(versions), max_size=4)):
         what = draw(st.sampled_from(["manifest", "weights/0", "trainer/0"]))
         other = draw(st.sampled_from(versions))
-        data = manifests[version].to_json() if what == "manifest" else store.get_blob(manifests[version].blobs[what])
-        swapped = manifests[other].to_json() if what == "manifest" else store.get_blob(manifests[other].blobs[what])
+        data = (
+            manifests[version].to_json() if what == "manifest" else store.get_blobs([manifests[version].blobs[what]])[0]
+        )
+        swapped = (
+            manifests[other].to_json() if what == "manifest" else store.get_blobs([manifests[other].blobs[what]])[0]
+        )
         data = data or b""
         at = int(draw(st.sampled_from([0.0, 0.3, 0.6, 0.9, 0.999])) * len(data))
         put: bytes | None = draw(

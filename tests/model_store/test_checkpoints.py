@@ -131,7 +131,7 @@ def test_a_manifest_cannot_have_another_path_opened(store: RedisStore, tmp_path:
     assert {path for path in outside if path.exists()} == {*outside} - {inside / (sum_ + ".part")}
     # and a right key with another checksum is another's
     other = store.manifest(2).blobs["trainer/0"]
-    assert store.get_blob(BlobRef(key=other.key, bytes=other.bytes, checksum="0" * 64)) is None
+    assert store.get_blobs([BlobRef(key=other.key, bytes=other.bytes, checksum="0" * 64)]) == [None]
 
 
 def test_a_version_needs_its_files(store: RedisStore, tmp_path: Path) -> None:

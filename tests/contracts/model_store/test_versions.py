@@ -53,7 +53,7 @@ def test_blobs_come_back_as_they_were_put(store: ModelStore) -> None:
     assert list(refs) == list(blobs)
     assert {name: ref.bytes for name, ref in refs.items()} == {name: len(data) for name, data in blobs.items()}
     assert store.get_blobs(list(refs.values())) == list(blobs.values())
-    assert store.get_blob(refs["trainer/0"]) == blobs["trainer/0"]
+    assert store.get_blobs([refs["trainer/0"]])[0] == blobs["trainer/0"]
     assert store.put_blobs(blobs) == refs
     nowhere = BlobRef(key="tidemill:blob:" + "0" * 64, bytes=1, checksum="0" * 64)
     assert store.get_blobs([nowhere, refs["weights/1"]]) == [None, blobs["weights/1"]]

@@ -104,7 +104,7 @@ def write(path: Path, fed: Sequence[MicroBatch]) -> None:
     refs = {ref.checksum: ref for manifest in made for ref in manifest.blobs.values()}
     said = {
         "manifests": [json.loads(manifest.to_json()) for manifest in made],
-        "blobs": {sha: base64.b64encode(store.get_blob(ref) or b"").decode() for sha, ref in refs.items()},
+        "blobs": {sha: base64.b64encode(store.get_blobs([ref])[0] or b"").decode() for sha, ref in refs.items()},
         "fed": [_said(batch) for batch in fed],
         "arithmetic": arithmetic(),
     }

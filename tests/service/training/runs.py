@@ -233,7 +233,7 @@ def kill() -> None:
 def doctor(store: MemoryStore, version: int, name: str, row: int = 0) -> None:
     """Changes the lowest bit of a row (of a tensor's entry) in what a version brings, and every checksum with it."""
     manifest = store.manifest(version)
-    blobs = {blob: store.get_blob(ref) or b"" for blob, ref in manifest.blobs.items()}
+    blobs = {blob: store.get_blobs([ref])[0] or b"" for blob, ref in manifest.blobs.items()}
     update = decode(blobs, full=manifest.kind == "snapshot")
     tables, tensors = dict(update.tables), dict(update.tensors)
     if name in tensors:
