@@ -1,4 +1,4 @@
-"""How well real streams are predicted, event by event (the protocol of `service/training/evaluate_file.py`).
+"""How well real streams are predicted, event by event (the protocol of `service/training/evaluation/evaluate_file.py`).
 
 Reads event files in the contract's format, named on the command line or found in TIDEMILL_DATA.
 """

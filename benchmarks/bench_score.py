@@ -59,7 +59,7 @@ def main() -> None:
     through = {"events": dict.fromkeys("0123", 12345)}
     for items in (1_000, 12_600, 43_000):
         recommender = Recommender(CONFIG)
-        recommender.load(model(items))
+        recommender.apply(model(items))
         histories = [[f"i{n}" for n in rng.integers(0, items, rng.integers(1, 20))] for _ in range(USERS)]
         ranked = best_items(recommender, histories, K)
         unit, users = torch.randn(items, 64), torch.randn(USERS, 64)

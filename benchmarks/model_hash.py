@@ -55,12 +55,12 @@ def parts(full: Update) -> dict[str, bytes]:
 def lists(learner: Learner) -> bytes:
     """Of the first users, by a reader that has loaded the weights."""
     reader = Recommender(learner.config)
-    reader.load(learner.snapshot())
+    reader.apply(learner.snapshot())
     users, length = learner.users, learner.users.length
     n = min(USERS, users.size)
     slots = (users.counts.array[:n, 1][:, None] + np.arange(length)) % length + np.arange(n)[:, None] * length
     rows, scores = reader.top_k(users.history.array[slots], K)
-    trending, values = reader.trending(K)
+    trending, values = reader.top_k(np.array([[-1]]), K)
     return b"".join(array.tobytes() for array in (rows, scores, trending, values))
 
 

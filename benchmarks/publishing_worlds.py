@@ -34,9 +34,9 @@ from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.publishing.candidate import Candidate, Origin, Standing
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
+from service.training.publishing.submission import Origin, Standing, Submission
 from service.training.reference import Reference
 from service.training.refused_letters import RefusedLetters
 from service.training.trainer import Trainer
@@ -228,7 +228,7 @@ class World:
         )
         self.publisher.start()
         self.store.submitted = time.perf_counter()
-        self.publisher.submit(Candidate(self.learner.snapshot(), (), {}, 0, {}))
+        self.publisher.submit(Submission(self.learner.snapshot(), (), {}, 0, {}))
         self.learner.drain()
         assert self.publisher.wait_idle(PATIENCE_S)
         assert self.publisher.failure is None, self.publisher.failure

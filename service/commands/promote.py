@@ -3,13 +3,14 @@
 import argparse
 
 from model_store.errors import ModelStoreError
+from service.argument_types import count
 from service.process import Fatal
 from service.settings import CommandSettings
 from service.stores import model_store
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", type=int, nargs="?", metavar="N", help="the newest by default")
+    parser.add_argument("version", type=count, nargs="?", metavar="N", help="the newest by default")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,13 +3,14 @@
 import argparse
 
 from model_store.errors import ModelStoreError
+from service.argument_types import count
 from service.process import Fatal
 from service.settings import CommandSettings
 from service.stores import model_store
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", type=int, metavar="N")
+    parser.add_argument("version", type=count, metavar="N")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from consumers.recorded import EventsGone, NoAnswer
 from model_store.errors import ModelStoreError
 from model_store.store import ModelStore
 from model_store.version import Manifest
+from service.argument_types import count, count_or_none
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.stores import model_store
@@ -25,9 +26,13 @@ from service.training.restart.verify import Route, route_to, verify
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", type=int, nargs="?", metavar="N", help="the live one by default")
+    parser.add_argument("version", type=count, nargs="?", metavar="N", help="the live one by default")
     parser.add_argument(
-        "--from", dest="start", type=int, metavar="M", help="begin with version M, or 0: nothing (default: the nearest)"
+        "--from",
+        dest="start",
+        type=count_or_none,
+        metavar="M",
+        help="begin with version M, or 0: nothing (default: the nearest)",
     )
 
 

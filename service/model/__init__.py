@@ -1,1 +1,1 @@
-"""The model itself, without input or output: channels of candidates and how they are combined."""
+"""The model itself, without input or output: channels, and the blend that combines their scores."""

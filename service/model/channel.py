@@ -1,9 +1,9 @@
-"""What a channel of the model is: something that proposes items for a history, and knows something of pairs.
+"""What a channel of the model is: a part that proposes items for a history and scores pairs (history, item).
 
-A channel owns its whole life: its rows and tensors, how it learns, what it proposes, how it is saved, restored and put
-back to a version. Whoever goes over channels (the learner, the publisher, the gate, a reader) knows none by name and
-asks for their traits. A new channel is one file in channels/, one line in registry.py and one section of the
-configuration. tests/service/model/test_channel_laws.py holds every channel of the registry to the laws.
+A channel has its own rows and tensors. It learns, proposes and scores with them, and saves them, restores them and puts
+them back to a version. The learner, the publisher, the gate and readers know no channel by name: they use this protocol
+and its traits. A new channel is one file in channels/, one line in registry.py and one section of the configuration.
+tests/service/model/test_channel_laws.py holds every channel of the registry to the laws.
 
 A channel's state is rows keyed by item and a few small tensors, so all of it travels the same way: as touched rows.
 """
@@ -30,14 +30,14 @@ AddScores = Callable[[Tensor, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is to be known of tables and tensors, by name, without knowing whose they are.
+    """How tables and tensors are to be treated, by their names.
 
-    That a table is for trainers alone is seen by its name: it begins with `trainer/`.
+    A table or tensor that only trainers load has a name that begins with `trainer/`.
     """
 
     learned: frozenset[str] = frozenset()
-    """Changed by gradients, which may spoil them: the gate's reference has its own and shares all others, and watches
-    how large they are."""
+    """Changed by gradients, which may spoil them: the gate watches their norms, and its reference keeps its own copies.
+    The reference shares all other tables with the learner."""
     logarithms: frozenset[str] = frozenset()
     """May hold -inf, the logarithm of zero; everything else that readers load is finite."""
 
@@ -61,7 +61,7 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a micro-batch has to teach, and all that learning from it may depend on."""
+    """What a micro-batch has to teach. Learning depends on nothing else, besides the channel's state."""
 
     step: int  # micro-batches before this one
     clock: int  # accepted events before this one
@@ -69,104 +69,106 @@ class Lesson:
     replay: int  # past targets to learn again for each fresh one
     examples: Examples
     disliked: Examples
-    blend: Blend  # by which the channels' numbers are added up; taught by the channel whose loss it is part of
-    common: Callable[[Tensor], Tensor]  # rows [n] -> [n, F] what the channels without histories know of them
+    blend: Blend  # adds up the channels' scores; taught by the personal channel, whose loss it is part of
+    common: Callable[[Tensor], Tensor]  # rows [n] -> [n, F] their scores by the channels that are not personal
 
     def random(self) -> np.random.Generator:
-        """From (seed, step) and nothing else: the same lesson draws the same numbers."""
+        """A generator made of (seed, step) alone: the same lesson draws the same numbers."""
         return np.random.Generator(np.random.Philox(key=[self.seed & (2**64 - 1), self.step]))
 
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What became of a lesson; as it is by default, nothing was learned by gradient."""
+    """What a channel learned from a lesson. The defaults: nothing was learned by gradient."""
 
     loss: float | None = None  # mean over contexts; None where there were none, or the step was skipped
     fresh: int = 0  # contexts of this micro-batch
     replayed: int = 0  # contexts of earlier ones
-    grad_norm: float = 0.0
-    touched: int = 0  # rows
-    skipped: bool = False  # loss or gradient not finite: nothing learned by gradient has changed
+    skipped: bool = False  # the loss or the gradient was not finite, and nothing has changed
 
 
 class Channel(Protocol):
-    """The reader's half: what lists are made of."""
+    """What readers need: scores, from what a trainer published."""
 
     @property
     def name(self) -> str:
-        """As in the registry."""
+        """The channel's name in the registry."""
 
     @property
     def width(self) -> int:
-        """F: how many numbers it knows of a pair (history, item)."""
+        """F: how many scores the channel gives a pair (history, item)."""
 
     @property
     def personal(self) -> bool:
-        """Whether these depend on the history. Of those that do not, the ranker learns how much each number counts."""
+        """Whether the scores depend on the history. Where they do not, the blend learns a weight for each of the F."""
 
     @property
     def traits(self) -> Traits: ...
 
     @property
     def tables(self) -> Sequence[RowTable | IdTable]:
-        """Its rows keyed by item, and whatever else it keeps in tables; a reader's copy may keep fewer."""
+        """The tables that a version holds of this channel: rows keyed by item, and others. A reader may keep fewer."""
 
     @property
     def tensors(self) -> Mapping[str, Array]:
-        """Small tensors, as copies."""
+        """The small tensors that a version holds of this channel, as copies."""
 
     def resize(self, size: int) -> None:
-        """Makes room for items; their rows are empty until something is learned of them."""
+        """Makes room for `size` items. New rows are empty until something is learned of their items."""
 
     def forget(self, rows: Index) -> None:
-        """Takes out everything that refers to rows whose items were expired, before they mean other items."""
+        """Removes every reference to rows whose items were expired, before the rows are given to other items."""
 
     def apply(self, update: Update) -> None:
         """Takes over what an update holds of this channel. Costs what the update's rows cost."""
 
     def candidates(self, contexts: Contexts, n: int, clock: int) -> Index:
-        """[B, n] rows that it proposes to each history, best first; -1 where there are fewer."""
+        """[B, n] rows proposed for each history, best first; -1 where there are fewer."""
 
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
-        """[B, C, F] what it knows of each history with each of the rows [B, C]; float32, finite."""
+        """[B, C, F] the scores of the rows [B, C] for each history; float32, finite."""
 
-    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int = 0) -> None:
-        """The fast path over all items, for what does not depend on histories: adds `score` weighed by `weights`
-        [BUCKETS, F] to scores [BUCKETS, n] of the n items from row `start` on; there may be room behind the last item.
+    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int) -> None:
+        """The fast path over all items where scores do not depend on histories; nothing where they do.
 
-        Worked out once a change of the model, not once a user.
+        Adds `score`, weighed by `weights` [BUCKETS, F], to scores [BUCKETS, n]: those of the n rows from `start` on,
+        some of which may lie beyond the last item. Called once a change of the model, not once a user.
         """
 
-    def asked_by(self, contexts: Contexts, weights: Tensor) -> AddScores | None:
-        """The fast path for what depends on histories: what adds `score` weighed by `weights` [B, F]; None without."""
+    def adder(self, contexts: Contexts, weights: Tensor) -> AddScores | None:
+        """The fast path over all items where scores depend on histories; None where they do not.
+
+        Returns a function that adds `score`, weighed by `weights` [B, F].
+        """
 
     def share(self, other: "Channel") -> None:
-        """Takes the tables of another of this kind that are not learned by gradient in place of its own."""
+        """Uses the tables of `other`, a channel of the same kind, for all that is not learned by gradient."""
 
 
 class LearningChannel(Channel, Protocol):
-    """The trainer's half."""
+    """What the trainer needs besides. For each micro-batch it calls `forget`, `begin`, `describe`, `learn`,
+    `observe`."""
 
     def begin(self, rows: Index, ids: Sequence[str]) -> None:
-        """New items, in rows that there is room for."""
+        """Takes in new items [n]. Their rows exist already (`resize`)."""
 
     def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
-        """What the catalogue says of items, which have these rows [n]; in the order of the stream, an item may come
-        twice."""
+        """Takes in changes of the catalogue [n], in the order of the stream; their items have the rows [n]. An item may
+        come twice."""
 
     def learn(self, lesson: Lesson) -> Taught:
-        """Learns by gradient, before anything of the lesson is counted. Changes nothing by a gradient that is not
-        finite."""
+        """Learns by gradient. A gradient that is not finite changes nothing."""
 
     def observe(self, examples: Examples) -> None:
-        """Counts, after every channel has learned, and whatever became of the gradient."""
+        """Counts examples. Called after every channel has learned, whether or not a gradient was finite."""
 
     def restore(self, state: State) -> None:
-        """Goes on from a version as the channel that wrote it would have, bit for bit; the items are there already.
+        """Goes on from a version as the channel that wrote it would have, bit for bit. The item table is restored
+        already.
 
         Raises: ValueError where a table's rows are of another shape than the configuration says.
         """
 
     def reset(self, state: State, ids: Sequence[str]) -> None:
-        """Puts what is learned by gradient back to a version; what is counted stays. `ids` [N] are those of the rows
-        now, "" of a free one; what came after the version begins anew."""
+        """Puts what is learned by gradient back to a version; counts stay. `ids` [N] are the present items of the rows,
+        "" for a free row. Items that the version did not have begin anew."""

@@ -1,9 +1,9 @@
 """What the model is made of: numbers with their reasons, one section a channel.
 
 The configuration is data: every manifest carries it, readers build the model from it, and a trainer compares it with
-its own before it goes on. It outlives releases, so two rules hold for every section: a missing section means that the
-channel is off, and a missing field has its default, which is what the releases before the field did. What a new model
-begins with (`NEW_MODEL` in registry.py) may differ from the defaults.
+its own before it goes on. Manifests of earlier releases are read too, so two rules hold: a missing section means that
+the channel is off, and a missing field has its default, which is what releases without that field did. A new model
+(`NEW_MODEL` in registry.py) may begin with other values than the defaults.
 
 Measurements behind the numbers are in docs/decisions/learning.md.
 """
@@ -22,7 +22,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration. A field that is not known is refused: it may be one that changes the weights."""
+    """A part of the configuration. An unknown field is refused: it may change the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,14 +31,14 @@ class HistoryConfig(Section):
     """What belongs to a user's history."""
 
     length: AtLeastOne = 20  # items; sessions are shorter, and raters' older items add little
-    # of the event types that are accepted. Zero or less (a dislike, a search): counted, but neither a target nor part
-    # of a history
+    # accepted event type -> its weight. Events of zero or less (a dislike, a search) are counted, and are neither
+    # targets nor part of a history
     event_weights: dict[str, FiniteFloat] = Field(default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS))
     rating_scale: tuple[FiniteFloat, FiniteFloat] | None = None  # lowest and highest; None: every rating counts alike
 
 
 class Limits(Section):
-    """How much is kept. May differ from run to run of one model; None: no limit."""
+    """How much is kept; None: no limit. May differ from run to run of one model."""
 
     max_items: AtLeastOne | None = None  # rows; when they are full, the items unused longest make room
     max_users: AtLeastOne | None = None
@@ -47,21 +47,21 @@ class Limits(Section):
 class ItemsConfig(Section):
     """How items are kept."""
 
-    # that an item may not be listed is remembered when its row goes to another, else one click brings it back; and the
-    # rows of deleted items go first
+    # remembers which items may not be listed after their rows were expired (else one click would list them again), and
+    # expires the rows of deleted items first
     remember_unlisted: bool = False
 
 
 class BlendConfig(Section):
-    """The ranker that adds up what the channels know: see ranker.py."""
+    """The blend, which adds up the channels' scores: see ranker.py."""
 
-    scale: Positive = 12.0  # of a personal score, to begin with
-    rate: Positive = 1e-2  # of Adam: few parameters, and needed soon
+    scale: Positive = 12.0  # the initial scale of personal scores
+    rate: Positive = 1e-2  # Adam's; high, because the parameters are few and needed soon
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`channels`: name -> its section, in the order in which they are asked. Parsed by `registry.parse`."""
+    """`channels`: name -> its section, in the registry's order, which is the order of scoring. See `registry.parse`."""
 
     seed: int = 0
     history: HistoryConfig = field(default_factory=HistoryConfig)
@@ -71,7 +71,7 @@ class ModelConfig:
     blend: BlendConfig = field(default_factory=BlendConfig)
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest carries it: every field, also those that have their default."""
+        """As a manifest carries it: with every field, also where it has its default."""
         return {
             "seed": self.seed,
             "history": self.history.model_dump(mode="json"),

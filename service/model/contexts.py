@@ -5,22 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Parameters that may differ with how much is known of a user: up to 1, 2, 3-4, 5-8, 9 and more items
+# Lengths of history at which a bucket begins: 0-1, 2, 3-4, 5-8, 9 and more items. Some parameters have one value a
+# bucket
 BUCKET_STARTS = np.array([0, 2, 3, 5, 9])
 BUCKETS = len(BUCKET_STARTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """B histories of at most L items, their E entries one after the other, the latest item of each first."""
+    """B histories of at most L items. Their E entries stand one after the other, the latest item of each history
+    first."""
 
     n: int  # B
     length: int  # L
     rows: NDArray[np.int64]  # [E] item row
-    lag: NDArray[np.int64]  # [E] 0 = the latest position
+    lag: NDArray[np.int64]  # [E] positions back from the latest one, which is 0
     owner: NDArray[np.int64]  # [E] which history, ascending
     offsets: NDArray[np.int64]  # [B + 1] entries of history b: offsets[b] to offsets[b + 1]
-    newest: NDArray[np.bool_]  # [E] no later entry of this history has the same row
+    newest: NDArray[np.bool_]  # [E] whether no later entry of this history has the same row
     bucket: NDArray[np.int64]  # [B] by number of items
 
     @classmethod

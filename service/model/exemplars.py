@@ -1,9 +1,9 @@
 """Exemplars: past contexts with their targets, to be learned from again (replay).
 
-A second look at a target is worth .006 of HR@20 and costs .006 of MRR@20 (docs/decisions/learning.md), so whoever is
-short of time can do without. Most draws are from the recent past, whose taste counts, the rest from all that is kept,
-so that it is not forgotten (as ADER's exemplars: Mi, Lin, Faltings, RecSys 2020). Items of a replayed history are
-dropped at random, so that it is not quite the same context again.
+One replayed target a fresh one is worth .006 of HR@20 and costs .006 of MRR@20 (docs/decisions/learning.md), so a
+trainer that is behind can do without. Most draws are from the recent past, which shows present taste; the rest are from
+all that is kept, so that older taste is not forgotten (as ADER's exemplars: Mi, Lin, Faltings, RecSys 2020). Items of a
+replayed history are dropped at random, so that the same context does not come twice.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ Index = NDArray[np.int64]
 
 
 class Exemplars:
-    """A ring of contexts. `written` counts all ever written; the latest is at (written - 1) % capacity."""
+    """A ring of the latest contexts. `written` counts all ever added; the latest is at (written - 1) % capacity."""
 
     def __init__(self, capacity: int, length: int) -> None:
         self.capacity = capacity
@@ -30,6 +30,7 @@ class Exemplars:
         return [self.history, self.target, self.weight]
 
     def add(self, history: NDArray[np.int32], target: Index, weight: NDArray[np.float32]) -> None:
+        """Keeps n contexts: histories [n, L], targets [n], weights [n]."""
         n = len(target)
         kept = slice(max(0, n - self.capacity), n)
         at = (self.written + np.arange(n)[kept]) % self.capacity
@@ -42,7 +43,11 @@ class Exemplars:
     def draw(
         self, n: int, rng: np.random.Generator, *, recent: int, recent_share: float, dropout: float
     ) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
-        """At most n contexts (fewer where rows were expired): histories [m, L], targets [m], weights [m]."""
+        """m <= n contexts (fewer where items were expired): histories [m, L], targets [m], weights [m].
+
+        A share `recent_share` of the draws is from the latest `recent` contexts. `dropout`: the share of items left
+        out.
+        """
         held = min(self.written, self.capacity)
         if not held or not n:
             empty = np.empty((0, *self.history.shape), np.int32)
@@ -59,7 +64,8 @@ class Exemplars:
         return dropped[usable], target[usable], self.weight.array[at][usable].astype(np.float32)
 
     def forget_items(self, expired: NDArray[np.bool_]) -> None:
-        """Contexts lose items whose rows were taken back; without a target they are not drawn. `expired` [N]."""
+        """Takes expired items out of the contexts. Those that lose their target are not drawn. `expired` [N]: by
+        row."""
         for table in (self.history, self.target):
             rows = table.array[: table.size]
             gone = (rows >= 0) & expired[rows]

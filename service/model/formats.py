@@ -1,10 +1,10 @@
-"""What earlier releases wrote, in today's form: configurations, and the names of tables and tensors.
+"""What earlier releases wrote, in the form of this release: configurations, and the names of tables and tensors.
 
-A model goes on, is read and is verified whichever release wrote it. tests/golden/models holds one model of each form
-ever written; a change of what is written adds a step here and a file there.
+A model of any release can be continued, read and verified. tests/golden/models holds one model of each form ever
+written. A change of what is written adds a step here and a file there.
 
-Form 1 (manifests with a flat `config`): the blend's parameters were part of the network and shared its optimizer, and
-the counters of everybody were one tensor.
+Form 1 has manifests with a flat `config`. In it the blend's parameters are part of the network and share its optimizer,
+and one tensor holds all counters.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import numpy as np
 from model_store.weights import State, Update
 
 LATER_TABLES = frozenset({"trainer/item/since", "trainer/unlisted/id", "trainer/unlisted/since"})
-"""Tables that earlier releases did not keep: they begin empty."""
+"""Tables that models of earlier releases lack: they begin empty."""
 
 FLAT_NETWORK = ("lag_weight", "in_weight", "in_bias", "out_weight", "out_bias")
 FLAT_BLEND = ("log_scale", "prior", "repeat")
@@ -45,7 +45,7 @@ def is_flat(config: Mapping[str, Any]) -> bool:
 
 
 def sections_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's configuration in sections, one a channel. What is not known stays at the top, to be refused."""
+    """A manifest's configuration in sections, one a channel. Unknown fields stay at the top, where they are refused."""
     if not is_flat(config):
         return dict(config)
     given = {name: value for name, value in config.items() if value not in ([], "")}
@@ -60,7 +60,7 @@ def sections_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgraded(update: Update) -> Update:
-    """An update in today's names; the same object where it has them already."""
+    """An update with the names of this release; the same object where it has them already."""
     tensors = update.tensors
     if "network/log_scale" not in tensors and "trainer/counters" not in tensors:
         return update
@@ -78,7 +78,7 @@ def upgraded(update: Update) -> Update:
 
 
 def upgraded_state(state: State) -> State:
-    """A state in today's names: a copy where it had others, else itself."""
+    """A state with the names of this release: a copy where it had others, else the same object."""
     update = state.snapshot()
     if (today := upgraded(update)) is update:
         return state
@@ -88,7 +88,7 @@ def upgraded_state(state: State) -> State:
 
 
 def as_flat(update: Update) -> Update:
-    """What readers load of an update, by the names of form 1: what a release of that time would have published."""
+    """An update's weights with the names of form 1, as a release of that form would have published them."""
     back = {today: then for then, today in _RENAMED.items()}
     return Update(update.full, update.tables, {back.get(name, name): tensor for name, tensor in update.tensors.items()})
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, name) and on nothing else, so that arrival order cannot change them."""
+"""Random numbers that depend on (seed, name) alone, so that the order of arrival cannot change them."""
 
 import hashlib
 from collections.abc import Sequence

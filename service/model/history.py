@@ -5,13 +5,12 @@ event at a time (`scoring/user_history.py`); `tests/service/test_histories_agree
 
 * An event is a duplicate if its key is among those of its user's `LATEST` accepted events; it then changes nothing.
   Every accepted event counts, whatever its type, with or without an `event_id`.
-* What the weight of an accepted event says: above 0, that its user wanted the item, which joins the history and is a
-  target to learn from; below 0, a dislike: the item is not listed for that user until they want it again; 0, nothing.
-  An event without an item joins no history.
+* The weight of an accepted event decides what becomes of its item. Above 0 the user wanted the item: it joins the
+  history and is a target to learn from. Below 0 the user disliked it: it is not listed for that user until they want it
+  again. At 0 nothing follows. An event without an item joins no history.
 * A history is the user's latest `length` items, in the order of the events, repeats included.
 
-Of an event that joins, both sides keep the item. Its type and time, and the text of a `search`, would be further
-columns beside it, once something reads them.
+A history holds the item of each event, not its type or time, nor the text of a `search`.
 """
 
 from array import array
@@ -33,7 +32,7 @@ RATING, DISLIKE = "rating", "dislike"
 LEAST_LIKED = 1e-3
 
 NO_KEY = 0
-"""No event's key: it marks a slot that is empty, or that of an event that cannot be met again."""
+"""Not the key of any event: it marks an empty slot, or that of an event that cannot come twice."""
 
 
 def key_of(digest: bytes) -> int:
@@ -49,8 +48,8 @@ def keys_of(event_key: NDArray[np.int64]) -> NDArray[np.int64]:
 def accept(latest: "array[int]", key: int) -> bool:
     """Whether an event is accepted; False for a duplicate, which changes nothing.
 
-    `latest`, of type code "q": the keys of its user's latest accepted events, latest last; an accepted event's joins
-    them. NO_KEY is nobody's duplicate, and counts among the latest like any other.
+    `latest` (type code "q"): the keys of its user's latest accepted events, latest last. The key of an accepted event
+    is added to them. NO_KEY is never a duplicate, and takes a place among the latest like any other key.
     """
     if key != NO_KEY and key in latest:
         return False
@@ -61,12 +60,12 @@ def accept(latest: "array[int]", key: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRule:
-    """What a configuration says of histories.
+    """What a configuration says of histories, and the weight of each event by it.
 
-    With a `rating_scale` the value of a `rating` says how much the item was liked. One in the lowest third of the
-    scale, its upper bound included, counts as a `dislike`. Above it the weight grows linearly, from nothing at that
-    bound to the weight of the type at the top of the scale. Values beyond the scale count as its ends do, and a rating
-    without a value as without a scale.
+    With a `rating_scale` the value of a `rating` says how much the item was liked. A rating in the lowest third of the
+    scale, the upper bound of that third included, counts as a `dislike`. Above the bound the weight grows linearly:
+    from nothing at the bound to the weight of the type at the top of the scale. A value beyond the scale counts as the
+    scale's end. A rating without a value has the weight of the type.
 
     >>> rule = HistoryRule(20, {"rating": 2.0, "dislike": -1.0}, rating_scale=(1, 5))
     >>> rule.weights(np.zeros(6, np.int16), np.array([1, 2, 3, 4, 5, np.nan])).round(2).tolist()
@@ -82,7 +81,8 @@ class HistoryRule:
         return cls(config.length, config.event_weights, config.rating_scale)
 
     def weight(self, event: Interaction) -> float:
-        """0 for a type that is not accepted: an event that was, by the rule of an earlier version, still counts."""
+        """The weight of one event; 0 for a type that is not accepted: an earlier version's rule may have accepted
+        it."""
         if event.type not in self.event_weights:
             return 0.0
         if event.type == RATING and event.value is not None and self.rating_scale is not None:
@@ -90,7 +90,10 @@ class HistoryRule:
         return self.event_weights[event.type]
 
     def weights(self, types: NDArray[np.int16], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[n] of a batch's events, as `MicroBatch.type` and `value`. Raises IndexError for a type that has none."""
+        """[n] the weights of a batch's events. `types` [n] and `values` [n]: the columns of a `MicroBatch`.
+
+        Raises: IndexError for a type that has no weight.
+        """
         weights = np.array(list(self.event_weights.values()), np.float64)[types]
         if self.rating_scale is not None and RATING in self.event_weights:
             rated = (types == list(self.event_weights).index(RATING)) & ~np.isnan(values)

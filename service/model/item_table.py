@@ -1,4 +1,4 @@
-"""Items and their rows: who has which row, which may be listed, and who makes room when the table is full."""
+"""Items and their rows: which item has which row, which may be listed, and which rows are freed when all are in use."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ Index = NDArray[np.int64]
 
 
 class ItemTable:
-    """Ids <-> rows. Without `max_items` it grows without limit; with it, no two items ever share a row.
+    """Ids <-> rows. No two items ever share a row.
 
-    A row's life: `add` gives it to an item; `expire` takes it back from those unused longest, on the event clock. The
-    caller clears the expired rows everywhere else (histories, replay) before the rows are given out again. That an item
-    may not be listed outlives its row.
+    `add` gives rows to items; `expire` frees the rows of the items unused longest, on the event clock. Before the next
+    `add` the caller removes every reference to the expired rows (histories, channels). `unlisted` remembers the expired
+    items that may not be listed.
     """
 
     def __init__(self, config: ItemsConfig) -> None:
@@ -36,20 +36,22 @@ class ItemTable:
 
     @property
     def size(self) -> int:
-        """Rows in use or free: one past the highest row."""
+        """Rows, in use or free: one past the highest row."""
         return len(self.names)
 
     @property
     def in_use(self) -> int:
+        """Rows that have an item."""
         return len(self.names) - len(self._free)
 
     def rows_of(self, ids: Sequence[str]) -> Index:
+        """[n] rows, -1 for ids that are not known."""
         return self.names.rows_of(ids)
 
     def add(self, ids: Sequence[str], clock: int) -> Index:
-        """Rows for new ids: free ones first, lowest first, then fresh ones.
+        """[n] rows for new ids: free rows first, the lowest first, then rows beyond the last.
 
-        They can be listed, but for those that could not when they had a row before.
+        They may be listed, except those that `unlisted` remembers.
         """
         reused, self._free = self._free[: len(ids)], self._free[len(ids) :]
         rows = reused + list(range(self.size, self.size + len(ids) - len(reused)))
@@ -60,27 +62,31 @@ class ItemTable:
         self.since.resize(self.size)
         self.since.array[index] = clock
         self.since.touch(index)
-        shut = self.unlisted.take(ids)  # none, where they are not remembered
+        shut = self.unlisted.take(ids)  # all False where they are not remembered
         self.set_listable(index, (~shut).astype(np.uint8))
         self.use(index, clock)
         return index
 
     def use(self, rows: Index, clock: int) -> None:
+        """Notes that these rows were used at `clock`, on the event clock."""
         self.last_used.array[rows] = clock
         self.last_used.touch(rows)
 
     def deleted(self, rows: Index) -> None:
-        """Until they are used again, the first to be expired."""
+        """The items of these rows were deleted: unless used again, they are the first to be expired."""
         if self._remember_unlisted:
             self.use(rows, 0)
 
     def set_listable(self, rows: Index, listable: NDArray[np.uint8]) -> None:
+        """`listable` [n]: 1 where the item of the row may be listed, else 0."""
         self.listable.array[rows] = listable
         self.listable.touch(rows)
 
     def expire(self, n: int, keep: Index, clock: int) -> Index:
-        """Frees the n items unused longest, none of `keep`; of equals the lower row. Returns their rows, ascending;
-        fewer where there are not so many."""
+        """Frees the rows of the n items unused longest, except the rows `keep`. Among equals the lower row goes first.
+
+        Returns the freed rows, ascending; fewer than n where there are not so many.
+        """
         last = self.last_used.array[: self.size].astype(np.int64)
         last[keep] = -1
         candidates = np.flatnonzero(last >= 0)
@@ -94,7 +100,7 @@ class ItemTable:
         return rows
 
     def restored(self) -> None:
-        """To be called after the tables were loaded: finds the free rows again."""
+        """Finds the free rows again. To be called after the tables were loaded."""
         self._free = [row for row, item in enumerate(self.names.ids) if not item]
-        self.since.resize(self.size)  # of an earlier release's model: as if all had been there from the beginning
+        self.since.resize(self.size)  # where an earlier release wrote no such table: zeros
         self.unlisted.restored()

@@ -4,10 +4,10 @@ The partition function of a context is estimated as
 
     Z = exp(s_target) + sum_{i in history} exp(s_i) + sum_{j sampled} exp(s_j) / E[times j is drawn]
 
-The target is there with certainty, so it is counted as it is, and only sampled items are corrected for their chance of
-being drawn: Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025, after Bengio & Senecal (2008). The
-items of the user's own history are there with certainty too, because they are what a repeat bonus has to be weighed
-against, and no shared sample would hold them. A sampled item that is the target or in the history counts once.
+The target and the items of the context's own history are in Z with certainty, so they count as they are; only sampled
+items are corrected for their chance of being drawn: Khrylchenko et al., "Correcting the LogQ Correction", RecSys 2025,
+after Bengio & Senecal (2008). The history is in Z because the repeat bonus is learned from it, and a sample shared by
+all contexts would hardly hold its items. A sampled item that is the target or in the history counts once.
 
 A context of weight w < 0 has an item that its user disliked in the target's place, and its loss is unlikelihood,
 
@@ -43,13 +43,13 @@ from service.model.ranker import Blend
 CHUNK = 256
 # exp() of what is above this is cut off: far above any real difference of two logits, far below float32's limit
 MAX_EXPONENT = 60.0
-# Z less the target's own part, relative to it, is no less where it is divided by: a disliked item of probability .999
+# Lower bound of a divisor, Z less the target's part, relative to that part: a disliked item of probability .999
 LEAST_REST = 1e-3
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Flat lists of what each context is sure to be compared with: its target first, then its history's items."""
+class SureItems:
+    """The items in Z with certainty, context after context: the target first, then the items of the history."""
 
     rows: NDArray[np.int64]  # [X]
     lag: NDArray[np.int64]  # [X] lag of the item in the history; L where the target is not in it
@@ -57,7 +57,7 @@ class Candidates:
     offsets: NDArray[np.int64]  # [B + 1]; the target of context b is entry offsets[b]
 
     @classmethod
-    def of(cls, contexts: Contexts, target: NDArray[np.int64]) -> "Candidates":
+    def of(cls, contexts: Contexts, target: NDArray[np.int64]) -> "SureItems":
         is_target = contexts.rows == target[contexts.owner]
         target_lag = np.full(contexts.n, contexts.length)
         hit = is_target & contexts.newest
@@ -80,11 +80,13 @@ class Sample:
     """Items drawn as negatives, each once."""
 
     rows: NDArray[np.int64]  # [n] unique
-    log_expected: NDArray[np.float32]  # [n] log of how often it was to be drawn, less log of how often it was
+    log_expected: NDArray[np.float32]  # [n] log of how often it was expected to be drawn, less log of how often it was
 
 
 @dataclass(frozen=True)
 class Gradients:
+    """The loss of a step, and its gradients."""
+
     loss: float  # sum over contexts
     rows: Tensor  # [U, D] at the rows (not at their directions)
     dense: Parameters
@@ -101,15 +103,17 @@ def sampled_softmax(
     target: NDArray[np.int64],
     weight: NDArray[np.float32],
     sample: Sample,
-    judging: int,
+    teaching: int,
 ) -> Gradients:
-    """Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D], `norm` [U, 1] and `features` [U, K],
-    what the channels without histories know of the rows.
+    """The loss and its gradients. No history may be empty.
 
-    `weight` [B] is how much each context counts; below 0: its target is disliked. No history may be empty. The first
-    `judging` ones alone teach the blend: a replayed target is weighed here against the popularity of today, which says
-    nothing about how far popularity was to be trusted when it happened, and it has been learned from, which flatters
-    the network.
+    Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D] (directions), `norm` [U, 1] (their lengths)
+    and `features` [U, K] (the scores by the channels that are not personal). `weight` [B]: how much each context
+    counts; below 0 its target is disliked.
+
+    Only the first `teaching` contexts teach the blend, replayed ones do not. A replayed target would be compared with
+    popularity as it is today, not as it was at the time; and it was learned from before, so the network would seem
+    better than it is.
     """
     device = unit.device
     b, d = contexts.n, unit.shape[1]
@@ -122,7 +126,7 @@ def sampled_softmax(
     scale = blend.scale(entries.bucket)  # [B, 1]
     pull = encoded.direction * scale  # [B, D]
     prior = blend.parameters["prior"].index_select(0, entries.bucket)  # [B, K]
-    sure = Candidates.of(contexts, target)
+    sure = SureItems.of(contexts, target)
     sure_entries = Entries(
         put(sure.rows), put(sure.lag), put(sure.owner), put(sure.offsets), entries.bucket, entries.first, entries.some
     )
@@ -182,14 +186,14 @@ def sampled_softmax(
 
     gradient, of_blend = dense.like(), blend.parameters.like()
     along = torch.linalg.vecdot(d_pull, pull).unsqueeze(1)  # [B, 1]: scale enters as an exponential
-    grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:judging], entries.bucket[:judging])
+    grouped = by_bucket(torch.cat([along, d_prior], dim=1)[:teaching], entries.bucket[:teaching])
     of_blend["log_scale"].copy_(grouped[:, 0])
     of_blend["prior"].copy_(grouped[:, 1:])
-    of_fresh = d_sure * (sure_entries.owner < judging)
+    of_fresh = d_sure * (sure_entries.owner < teaching)
     of_blend["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
     d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_pull * scale, gradient)
 
-    # all that rows are owed, as weighted sums of vectors that belong to contexts: sort by row, sum in one go
+    # the gradient at each row is a weighted sum of vectors that belong to contexts: sort by row, sum in one go
     owed_rows = np.concatenate([sure.rows, contexts.rows, contexts.rows[contexts.offsets[:-1]]])
     owed_from = np.concatenate([sure.owner, contexts.owner + b, np.arange(2 * b, 3 * b)])
     owed_weight = torch.cat([d_sure, encoded.weight, d_sure.new_ones(b)])
@@ -208,14 +212,14 @@ def _weigh_dislikes(weights: Tensor, z: Tensor) -> None:
 
 
 def _loss(weights: Tensor, total: Tensor) -> float:
-    """Of contexts some of which are dislikes: `weights` as they were given."""
+    """The summed loss where some contexts are dislikes. `weights` [B] as they were given, `total` [B]."""
     likelihood = weights * total.log()
     unlikelihood = weights * torch.log1p(-1 / total.clamp(min=1 + LEAST_REST))
     return float(torch.where(weights < 0, unlikelihood, likelihood).sum())
 
 
 def segment_sum(value: Tensor, entries: Entries, n: int, length: int) -> Tensor:
-    """[B]: the sum of each context's entries, each of another lag."""
+    """[B]: the sum of each context's entries, no two of which have the same lag."""
     dense = value.new_zeros(n * (length + 1))
     dense[entries.owner * (length + 1) + entries.lag] = value
     return dense.view(n, length + 1).sum(1)

@@ -1,8 +1,8 @@
 """Shared negatives, drawn in proportion to popularity^0.75.
 
-The exponent is word2vec's (Mikolov et al., 2013): popular items are the ones a list must tell apart, the long tail
-should still be seen. Drawing needs a pass over all items, so many steps' draws are made at once and kept; what is left
-of them is part of the checkpoint, as a restarted trainer must draw the same.
+The exponent is word2vec's (Mikolov et al., 2013): a list must tell popular items apart, and the long tail should still
+be drawn. Drawing needs a pass over all items, so the draws of many steps are made at once. They are part of the
+checkpoint, because a restarted trainer must use the same.
 """
 
 import numpy as np
@@ -17,6 +17,8 @@ STEPS_AHEAD = 16  # a pass over a million items costs 12 ms, a step 40: 16 makes
 
 
 class NegativeSampler:
+    """Draws `n` negatives for each step, with replacement; they are shared by all contexts of the step."""
+
     def __init__(self, n: int) -> None:
         self.n = n
         self.rows = RowTable("trainer/negatives/row", (), torch.int32, fill=-1)  # [STEPS_AHEAD * n]
@@ -29,11 +31,11 @@ class NegativeSampler:
         return [self.rows, self.chance]
 
     def due(self, step: int) -> bool:
-        """Also in each of the first steps, when a few events make all the difference to what is popular."""
+        """Whether `refill` is due: every STEPS_AHEAD steps, and in each of the first, when popularity changes fast."""
         return step < STEPS_AHEAD or step % STEPS_AHEAD == 0
 
     def refill(self, mass: NDArray[np.float64], rng: np.random.Generator) -> None:
-        """Draws for the next steps. `mass` [N]: decayed counts, 0 for items that must not be drawn."""
+        """Draws for the next STEPS_AHEAD steps. `mass` [N]: decayed counts, 0 for items that must not be drawn."""
         chance = mass**POWER
         cumulated = np.cumsum(chance)
         total = cumulated[-1] if len(cumulated) else 0.0
@@ -59,7 +61,7 @@ class NegativeSampler:
         return Sample(rows, chance + np.float32(np.log(self.n)) - np.log(times).astype(np.float32))
 
     def forget_items(self, expired: NDArray[np.bool_]) -> None:
-        """Leaves out rows that no longer belong to the item drawn. `expired` [N]."""
+        """Takes expired items out of the draws. `expired` [N]: by row."""
         drawn = self.rows.array[: self.rows.size]
         gone = np.flatnonzero((drawn >= 0) & expired[drawn])
         drawn[gone] = -1

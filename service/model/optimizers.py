@@ -1,4 +1,4 @@
-"""Steps: row-wise Adagrad for item rows, AdamW for dense parameters."""
+"""The optimizers: row-wise Adagrad for item rows, AdamW for dense parameters."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,18 @@ from model_store.weights import Array, State
 
 
 def adagrad_rows(rows: Tensor, gradient: Tensor, accumulated: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """New rows [n, D] and accumulators [n]: one number a row, the mean square of its gradients (Duchi et al. 2011;
-    row-wise as in DLRM, Naumov et al. 2019). Adam on rows was measured to be worse, and triples what travels."""
+    """New rows [n, D] and accumulators [n], from rows [n, D], their gradients [n, D] and accumulators [n].
+
+    An accumulator is the sum of the mean squares of its row's gradients (Duchi et al. 2011; one number a row as in
+    DLRM, Naumov et al. 2019). Adam on rows was measured to be worse, and triples what is published.
+    """
     accumulated = accumulated + gradient.square().mean(1)
     return rows - gradient * (rate / (accumulated.sqrt() + 1e-8)).unsqueeze(1), accumulated
 
 
 @dataclass
 class AdamW:
-    """Loshchilov & Hutter (2019), over one vector, with a rate and a decay per element."""
+    """AdamW (Loshchilov & Hutter 2019) over one vector [P], with a rate and a decay for each element."""
 
     rate: Tensor  # [P]
     decay: Tensor  # [P]
@@ -30,9 +33,11 @@ class AdamW:
 
     @classmethod
     def over(cls, vector: Tensor, rate: Tensor, decay: Tensor) -> "AdamW":
+        """An optimizer that has made no step yet."""
         return cls(rate, decay, torch.zeros_like(vector), torch.zeros_like(vector))
 
     def step(self, vector: Tensor, gradient: Tensor) -> None:
+        """Changes `vector` [P] in place."""
         self.steps += 1
         self.first.lerp_(gradient, 1 - self.beta1)
         self.second.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
@@ -41,7 +46,7 @@ class AdamW:
         vector.mul_(1 - self.rate * self.decay).sub_(self.rate * mean / root)
 
     def tensors(self, prefix: str) -> dict[str, Array]:
-        """What it remembers, as copies: `<prefix>/first`, `second` [P] and `steps` [1]."""
+        """Its state, as copies: `<prefix>/first` [P], `<prefix>/second` [P] and `<prefix>/steps` [1]."""
         return {
             f"{prefix}/first": self.first.cpu().numpy().copy(),
             f"{prefix}/second": self.second.cpu().numpy().copy(),

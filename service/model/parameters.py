@@ -11,9 +11,9 @@ from model_store.weights import Array, State
 
 
 class Parameters:
-    """`prefix`: of the names under which they travel, `<prefix>/<name>`."""
+    """All parameters of one part of the model. A version names them `<prefix>/<name>`."""
 
-    def __init__(self, prefix: str, shapes: Mapping[str, tuple[int, ...]], device: str = "cpu") -> None:
+    def __init__(self, prefix: str, shapes: Mapping[str, tuple[int, ...]], device: str) -> None:
         self.prefix = prefix
         self.shapes = dict(shapes)
         self.vector = torch.zeros(sum(math.prod(s) for s in self.shapes.values()), device=device)
@@ -35,18 +35,19 @@ class Parameters:
 
     @property
     def names(self) -> list[str]:
-        """Of the tensors as they travel."""
+        """The names of the tensors in a version."""
         return [f"{self.prefix}/{name}" for name in self.shapes]
 
     def tensors(self) -> dict[str, Array]:
-        """Copies, by the names under which they travel."""
+        """Copies, by their names in a version."""
         return {f"{self.prefix}/{name}": view.cpu().numpy().copy() for name, view in self.views.items()}
 
     def are_in(self, tensors: Mapping[str, Array]) -> bool:
+        """Whether `tensors` holds all of them."""
         return all(name in tensors for name in self.names)
 
     def load(self, tensors: Mapping[str, Array]) -> None:
-        """Raises: ValueError where one is of another shape."""
+        """Takes all of them over. Raises: ValueError where one has another shape than the configuration says."""
         for name, view in self.views.items():
             given = tensors[f"{self.prefix}/{name}"]
             if given.shape != tuple(view.shape):

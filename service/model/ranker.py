@@ -1,12 +1,11 @@
-"""The first ranker: it adds up what the channels know of an item, in logits.
+"""The blend ranks items: it adds the channels' scores of item i for history h up to a logit.
 
-    logit(h, i) = scale * s(h, i)                 the channel that knows histories (the network's cosine)
-                + sum_k prior_k * c_k(i)          what the channels without histories know (decayed popularity)
+    logit(h, i) = scale * s(h, i)                 the score of the personal channel (the network's cosine)
+                + sum_k prior_k * c_k(i)          the scores of the channels that are not personal (decayed popularity)
                 + repeat[lag of i in h]           where the history holds i
 
-`scale` and `prior` depend on how long the history is (a few buckets), `repeat` on how long ago the item was. All are
-learned by the sampled softmax of the channel that knows histories (losses.py), so how far to trust memory and how far
-generalisation is itself learned.
+`scale` and `prior` have a value for each bucket of history lengths, `repeat` one for each lag. All are learned by the
+sampled softmax of the personal channel (losses.py), and so is how much each channel counts.
 """
 
 import math
@@ -23,20 +22,22 @@ from service.model.contexts import BUCKETS, Contexts
 from service.model.optimizers import AdamW
 from service.model.parameters import Parameters
 
-# what is popular now counts from the first event; without, the first 30,000 ratings lose .01 of NDCG
+# Initial weights: of the first score that is not personal (popularity at the shortest half-life), and of the others
+# together. What is popular now has to count from the first event, else the first 30,000 ratings lose .01 of NDCG
 FIRST_PRIOR, OTHER_PRIORS = 0.8, 0.2
 
 
 class Blend:
-    """`width` F: how many numbers the channels without histories know of an item. `length` L: of histories."""
+    """The parameters of the blend, with their optimizer."""
 
     def __init__(self, config: BlendConfig, width: int, length: int, device: str = "cpu") -> None:
+        """`width` F: scores of an item by the channels that are not personal. `length` L: items of a history."""
         self.parameters = Parameters(
             "blend",
             {
                 "log_scale": (BUCKETS,),
                 "prior": (BUCKETS, width),
-                "repeat": (length,),  # bonus of an item in the history, by the lag of its latest occurrence
+                "repeat": (length,),  # added for an item in the history, by the lag of its latest occurrence
             },
             device,
         )
@@ -49,6 +50,7 @@ class Blend:
 
     @property
     def learned(self) -> frozenset[str]:
+        """As `Traits.learned`."""
         return frozenset(self.parameters.names)
 
     @property
@@ -58,28 +60,30 @@ class Blend:
 
     @property
     def trainer_tensors(self) -> dict[str, Array]:
-        """What the optimizer remembers, as copies."""
+        """The state of the optimizer, as copies."""
         return self.optimizer.tensors("trainer/blend")
 
     def apply(self, tensors: Mapping[str, Array]) -> None:
+        """Takes over the parameters, where `tensors` has them."""
         if self.parameters.are_in(tensors):
             self.parameters.load(tensors)
 
     def restore(self, state: State) -> None:
-        """Parameters and optimizer as in a version; also the way back to one."""
+        """Puts parameters and optimizer to those of a version."""
         self.parameters.restore(state)
         self.optimizer.restore("trainer/blend", state)
 
     def learn(self, gradient: Parameters) -> None:
+        """One step of the optimizer."""
         self.optimizer.step(self.parameters.vector, gradient.vector)
 
     def scale(self, bucket: Tensor) -> Tensor:
-        """[B, 1] of histories in these buckets [B]."""
+        """[B, 1] the scale for histories in these buckets [B]."""
         return self.parameters["log_scale"].exp().index_select(0, bucket).unsqueeze(1)
 
 
 class Repeats:
-    """The bonus of the items that histories hold."""
+    """Adds the repeat bonus to the scores of the items that are in the histories of `contexts`."""
 
     def __init__(self, blend: Blend, contexts: Contexts) -> None:
         repeat = blend.parameters["repeat"]
@@ -93,6 +97,6 @@ class Repeats:
         self._bonus = repeat.index_select(0, put(contexts.lag[newest]))
 
     def __call__(self, scores: Tensor, start: int) -> None:
-        """Adds it to scores [B, n] of the n items from row `start` on."""
+        """`scores` [B, n]: those of the n rows from `start` on."""
         here = (self._row >= start) & (self._row < start + scores.shape[1])
         scores[self._owner[here], self._row[here] - start] += self._bonus[here]

@@ -1,7 +1,6 @@
-"""The model as a whole: items, channels, ranker, and the best k of their scores. Readers hold one; the trainer learns
-in one."""
+"""The model as a whole: items, channels and blend, and the k best items of each history. Readers hold one; the trainer
+learns in one."""
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,21 +22,21 @@ from service.model.selection import best_of
 
 Index = NDArray[np.int64]
 
-# Added to what must not be listed; far below any logit, and finite, so that no arithmetic makes a NaN of it
+# Added to the logit of an item that must not be listed: far below any logit, and finite, so that no NaN comes of it
 NEVER = -1e9
 # Users at a time: 64 x 43,000 scores are 11 MB and take 6 ms; more at once only use more memory
 USERS_AT_ONCE = 64
-# Scores at a time where items are gone over in strips: 1 MB
+# Scores at a time where a pass over all items is made in strips: 1 MB
 STRIP = 1 << 18
 
 
 class Recommender:
-    """Applies updates and answers `top_k`. Not thread-safe: apply and top_k take turns."""
+    """Applies updates, and makes lists by `top_k`. Not thread-safe: the caller lets `apply` and `top_k` take turns."""
 
     def __init__(
         self, config: ModelConfig, device: str = "cpu", *, channels: Sequence[LearningChannel] | None = None
     ) -> None:
-        """`channels`: those of a trainer, which learns in this model; by default a reader's.
+        """`channels`: a trainer's, where it learns in this model; by default a reader's are made.
 
         Raises: UnknownConfig where this build cannot make a model of the configuration.
         """
@@ -46,17 +45,17 @@ class Recommender:
         self.clock = 0
         self.channels: Sequence[Channel] = readers(config, device) if channels is None else channels
         self.blend = blend_of(config, self.channels, device)
-        self._common: Tensor | None = None  # [BUCKETS, C] what holds for all users of a bucket; C >= size
+        self._common: Tensor | None = None  # [BUCKETS, C] what `prepare` returns; None: the model has changed since
 
     @classmethod
     def to_learn_in(cls, config: ModelConfig, device: str = "cpu") -> "tuple[Recommender, list[LearningChannel]]":
-        """A trainer's model, and its channels as the trainer uses them."""
+        """A model for a trainer, and its channels as learning channels."""
         channels = learners(config, device)
         return cls(config, device, channels=channels), channels
 
     @property
     def traits(self) -> Traits:
-        """Of every table and tensor of the model."""
+        """The traits of every table and tensor of the model."""
         found = Traits(learned=self.blend.learned)
         for channel in self.channels:
             found |= channel.traits
@@ -64,11 +63,12 @@ class Recommender:
 
     @property
     def ids(self) -> list[str]:
-        """Row -> id; a free row has the id ""."""
+        """[size] the id of each row; "" for a free row."""
         return self.items.names.ids
 
     @property
     def size(self) -> int:
+        """Rows of items, in use or free."""
         return self.items.size
 
     @property
@@ -79,22 +79,13 @@ class Recommender:
         """[n] rows, -1 for ids that are not known."""
         return self.items.rows_of(ids)
 
-    def copy(self) -> "Recommender":
-        """An independent copy."""
-        return copy.deepcopy(self)
-
     # -- updates -------------------------------------------------------------------------------------------------------
 
-    def load(self, full: Update) -> None:
-        """Begins with a full update. Raises: InvalidUpdate; ValueError for one that is not full."""
-        if not full.full:
-            raise ValueError("a full update is needed")
-        self.apply(full)
-
     def apply(self, update: Update) -> None:
-        """Takes over an update, in place; what is for trainers alone is skipped. Costs what the update's rows cost.
+        """Takes over an update: a full one replaces everything. Tables and tensors that only trainers load are skipped.
 
-        Raises: InvalidUpdate, before anything has changed, where a table holds -inf and no logarithms.
+        Costs what the update's rows cost. Raises: InvalidUpdate, before anything has changed, where a table that does
+        not hold logarithms has an -inf.
         """
         update = upgraded(update)
         _check_logarithms(update, self.traits)
@@ -116,15 +107,19 @@ class Recommender:
         self.changed()
 
     def resize(self, size: int) -> None:
+        """Makes room for `size` items in every channel."""
         for channel in self.channels:
             channel.resize(size)
 
     def changed(self) -> None:
-        """To be called when rows, parameters, the clock or what may be listed have changed."""
+        """To be called when rows, parameters, the clock or the items that may be listed have changed."""
         self._common = None
 
-    def beside(self, other: "Recommender") -> None:
-        """Takes from another model of this configuration all that is not learned by gradient, as it is and will be."""
+    def share(self, other: "Recommender") -> None:
+        """Uses the items and tables of `other` for all that is not learned by gradient: its later changes show here.
+
+        `other` is a model of the same configuration.
+        """
         self.items = other.items
         for mine, theirs in zip(self.channels, other.channels, strict=True):
             mine.share(theirs)
@@ -132,40 +127,41 @@ class Recommender:
     # -- scores --------------------------------------------------------------------------------------------------------
 
     def common(self, rows: Tensor) -> Tensor:
-        """[n, F] what the channels without histories know of rows [n]."""
+        """[n, F] the scores of rows [n] by the channels that are not personal."""
         nobody = Contexts.of(np.full((1, 1), -1))
-        known = [
+        found = [
             channel.score(nobody, rows.unsqueeze(0), self.clock)[0] for channel in self.channels if not channel.personal
         ]
-        return known[0] if len(known) == 1 else torch.cat(known, dim=1)
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def prepare(self) -> Tensor:
-        """Works out what all users share, if that has changed: [BUCKETS, C] the part of the logits without histories.
+        """[BUCKETS, C] the part of the logits that does not depend on histories, C >= size.
 
-        Scoring does it at need; a reader does it beforehand, so that the first group on new weights does not wait.
+        Computed once a change of the model. Scoring calls it; a reader calls it before, so that the first group of
+        lists by new weights does not wait.
         """
         if self._common is None:
             self._common = self._common_of(0, self._width)
         return self._common
 
     def scores(self, contexts: Contexts) -> Tensor:
-        """[B, C] the logit of every item, C >= size; NEVER, or near it, where it must not be listed."""
-        return _scores_of(contexts, self.prepare(), self._asked_by(contexts), 0)
+        """[B, C] the logit of every item, C >= size; NEVER, or near it, where an item must not be listed."""
+        return _scores_of(contexts, self.prepare(), self._adders(contexts), 0)
 
     def ranks(self, contexts: Contexts, target: Index) -> Index:
-        """[B] how many items would be listed before each of these; very large where it must not be listed itself.
+        """[B] how many items would be listed before each target [B]; very large where a target must not be listed.
 
-        For a model that changes from call to call: nothing is kept. Items are gone over a strip at a time, which stays
-        in cache from the product to the comparison. Counting is done in floats, exact for so few and four times as fast
-        as the sum of booleans.
+        For a model that changes from call to call, so nothing is kept. A strip of items at a time, which stays in cache
+        from the product to the comparison. Counts are summed as floats: exact for so few items, and four times as fast
+        as a sum of booleans.
         """
-        asked, width = self._asked_by(contexts), self._width
+        adders, width = self._adders(contexts), self._width
         strip = max(BLOCK, STRIP // max(contexts.n, BUCKETS) // BLOCK * BLOCK)
 
         def strip_from(start: int) -> Tensor:
-            return _scores_of(contexts, self._common_of(start, min(start + strip, width)), asked, start)
+            return _scores_of(contexts, self._common_of(start, min(start + strip, width)), adders, start)
 
-        begins = target // strip * strip  # [B] of the strip that holds the target
+        begins = target // strip * strip  # [B] the first row of the strip that holds the target
         held = {start: strip_from(start) for start in np.unique(begins).tolist()}
         mine = torch.empty(contexts.n, device=self.device)
         ahead = torch.zeros(contexts.n, dtype=torch.int64, device=self.device)
@@ -175,7 +171,8 @@ class Recommender:
             rows = scores.index_select(0, here)
             own = rows.gather(1, at)
             mine[here] = own[:, 0]
-            # of equal scores the lower row comes first: here what stands before it, and all of the strips before
+            # of equal scores the lower row comes first: count equal ones before the target here, and below those in
+            # earlier strips
             equal = torch.eq(rows, own, out=torch.empty_like(rows))
             column = torch.arange(rows.shape[1], device=self.device, dtype=rows.dtype)
             before = torch.lt(column, at.to(rows.dtype), out=torch.empty_like(rows))
@@ -196,7 +193,7 @@ class Recommender:
         return -(-self.size // BLOCK) * BLOCK
 
     def _common_of(self, start: int, stop: int) -> Tensor:
-        """[BUCKETS, n] what holds for all users of a bucket, of the rows from start to stop."""
+        """`prepare` for the rows from start to stop: [BUCKETS, stop - start]."""
         shut = torch.zeros(stop - start, device=self.device)
         shut.masked_fill_(torch.from_numpy(self.items.listable.array[start:stop] == 0).to(self.device), NEVER)
         common = shut.repeat(BUCKETS, 1)
@@ -207,10 +204,10 @@ class Recommender:
                 at += channel.width
         return common
 
-    def _asked_by(self, contexts: Contexts) -> list[AddScores]:
+    def _adders(self, contexts: Contexts) -> list[AddScores]:
         scale = self.blend.scale(torch.from_numpy(contexts.bucket).to(self.device))
-        asked = [channel.asked_by(contexts, scale) for channel in self.channels if channel.personal]
-        return [*(add for add in asked if add is not None), Repeats(self.blend, contexts)]
+        found = [channel.adder(contexts, scale) for channel in self.channels if channel.personal]
+        return [*(add for add in found if add is not None), Repeats(self.blend, contexts)]
 
     # -- lists ---------------------------------------------------------------------------------------------------------
 
@@ -224,8 +221,9 @@ class Recommender:
     ) -> tuple[Index, NDArray[np.float32]]:
         """The k best items of each user, best first: rows [B, k] and scores [B, k]; -1 and 0.0 where there are fewer.
 
-        `history_rows` [B, L']: item rows, most recent last, -1 for padding anywhere. `exclude` [size]: items not to
-        list for anyone. `hide` [B, H]: rows not to list for this user, -1 for padding. Equal scores: lower row first.
+        `history_rows` [B, L']: item rows, most recent last, -1 for padding anywhere. `exclude` [size]: True for items
+        not to list for anyone. `hide` [B, H]: rows not to list for this user, -1 for padding. Of equal scores the lower
+        row comes first. An empty history gives the trending list.
         """
         length = self.history_length
         histories = np.asarray(history_rows, dtype=np.int64)[:, -length:]
@@ -249,22 +247,17 @@ class Recommender:
             values[part, : best.shape[1]] = best
         return rows, values
 
-    def trending(self, k: int, *, exclude: NDArray[np.bool_] | None = None) -> tuple[Index, NDArray[np.float32]]:
-        """The list for users of whom nothing is known: what is popular now. Rows [k] and scores [k]."""
-        rows, scores = self.top_k(np.full((1, 1), -1, dtype=np.int64), k, exclude=exclude)
-        return rows[0], scores[0]
 
-
-def _scores_of(contexts: Contexts, common: Tensor, asked: Sequence[AddScores], start: int) -> Tensor:
-    """[B, n] the logits of the n items from row `start` on, of which `common` [BUCKETS, n] holds for all users."""
+def _scores_of(contexts: Contexts, common: Tensor, adders: Sequence[AddScores], start: int) -> Tensor:
+    """[B, n] the logits of the n items from row `start` on. `common` [BUCKETS, n]: the part without histories."""
     scores = common.index_select(0, torch.from_numpy(contexts.bucket).to(common.device))
-    for add in asked:
+    for add in adders:
         add(scores, start)
     return scores
 
 
 def _check_logarithms(update: Update, traits: Traits) -> None:
-    """The store lets -inf pass, since only the model knows which tables hold logarithms."""
+    """Refuses an -inf outside tables of logarithms. The store lets it pass: it does not know which tables those are."""
     for name, rows in update.tables.items():
         values = rows.values
         if name.startswith("trainer/") or name in traits.logarithms or isinstance(values, list):

@@ -16,12 +16,12 @@ from service.model.ranker import Blend
 
 
 class UnknownConfig(ValueError):
-    """A configuration that this build cannot make a model of; the message says what it does not know."""
+    """A configuration that this build cannot make a model of; the message says which part is unknown."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a channel is made beside: `earlier` are the channels before it in the registry's order."""
+    """What a channel may use when it is made: `earlier` are the channels before it in the registry's order."""
 
     config: ModelConfig
     device: str
@@ -29,6 +29,7 @@ class Place:
 
     @property
     def length(self) -> int:
+        """L: items of a history."""
         return self.config.history.length
 
 
@@ -60,11 +61,11 @@ NEW_MODEL = ModelConfig(
     items=ItemsConfig(remember_unlisted=True),
     channels={"popularity": PopularityConfig(), "network": NetworkConfig(dislikes=1.0)},
 )
-"""What a new model is made of, where nothing else is asked for."""
+"""The configuration of a new model, before settings change it."""
 
 
 def parse(said: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that a manifest carries, of this release or an earlier one. Raises: UnknownConfig."""
+    """The configuration in a manifest of this release or an earlier one. Raises: UnknownConfig."""
     said = sections_of(said)
     known = {"seed", "history", "items", "limits", "channels", "blend"}
     channels = said.get("channels", {})
@@ -96,7 +97,7 @@ def readers(config: ModelConfig, device: str) -> list[Channel]:
 
 
 def learners(config: ModelConfig, device: str) -> list[LearningChannel]:
-    """The channels as the trainer needs them. Raises: UnknownConfig where one lacks a channel that it learns beside."""
+    """The channels as the trainer needs them. Raises: UnknownConfig where a channel that another one uses is off."""
     made: dict[str, LearningChannel] = {}
     for name, section in config.channels.items():
         made[name] = KINDS[name].learner(section, Place(config, device, made))
@@ -104,7 +105,7 @@ def learners(config: ModelConfig, device: str) -> list[LearningChannel]:
 
 
 def blend_of(config: ModelConfig, channels: Sequence[Channel], device: str) -> Blend:
-    """The ranker over these channels. Raises: UnknownConfig where more than one of them depends on histories."""
+    """The blend of these channels. Raises: UnknownConfig where more than one of them is personal."""
     personal = [channel.name for channel in channels if channel.personal]
     if len(personal) > 1:
         raise UnknownConfig(f"the blend weighs one channel that depends on histories, not {' and '.join(personal)}")

@@ -1,6 +1,7 @@
-"""A table that grows by rows, and remembers which rows were written since it was last drained.
+"""Tables that grow by rows, and remember which rows were written since the last drain.
 
-Publishing costs what was touched and nothing else: whoever writes a row says so.
+So publishing costs what the written rows cost, however large a table is. Code that writes rows of `array` or `data`
+calls `touch` with them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from model_store.weights import Rows
 
 Index = NDArray[np.int64]
 
-BLOCK = 32  # capacities are multiples of it, so that a scan may look at whole blocks
+BLOCK = 32  # rows; capacities are multiples of it, so that a pass over all rows may take whole blocks
 
 
 class RowTable:
@@ -40,7 +41,7 @@ class RowTable:
 
     @property
     def array(self) -> NDArray[Any]:
-        """The same memory as a numpy array [capacity, ...]; only for tables on the CPU."""
+        """`data` as a numpy array [capacity, ...] over the same memory; only for tables on the CPU."""
         array: NDArray[Any] = self.data.numpy()
         return array
 
@@ -51,12 +52,12 @@ class RowTable:
             grown = self.data.new_full((capacity, *self.shape), self.fill)
             grown[: self.size] = self.data[: self.size]
             self.data = grown
-        if size > self.size:  # a partial update must give every new row, also one that only holds `fill`
+        if size > self.size:  # a delta must hold every new row, also one that only holds `fill`
             self._touched.add(np.arange(self.size, size, dtype=np.int64))
             self.size = size
 
     def touch(self, rows: Index) -> None:
-        """Marks rows as written; the caller has written them or is about to."""
+        """Marks rows as written. The caller writes them before the next drain."""
         self._touched.add(rows)
 
     def put(self, rows: Index, values: Tensor | float) -> None:
@@ -69,6 +70,7 @@ class RowTable:
         return self._rows(self._touched.take())
 
     def snapshot(self) -> Rows:
+        """A copy of all rows; the next drain is not changed by it."""
         return self._rows(np.arange(self.size, dtype=np.int64))
 
     def _rows(self, index: Index) -> Rows:
@@ -76,7 +78,7 @@ class RowTable:
         return Rows(index, self.data.index_select(0, rows).cpu().numpy(), self.size)
 
     def apply(self, rows: Rows) -> None:
-        """Writes rows that came from another table of this name."""
+        """Writes rows of another table of this name. They do not count as touched."""
         values = np.asarray(rows.values)
         self.resize(rows.size)
         if len(rows.index):
@@ -84,7 +86,7 @@ class RowTable:
             self.data[index] = torch.from_numpy(np.array(values)).to(self.data)
 
     def load(self, values: "NDArray[np.generic] | list[str]") -> None:
-        """Replaces the whole table. Raises ValueError where the rows are of another shape."""
+        """Replaces the whole table; nothing is touched then. Raises: ValueError where the rows have another shape."""
         values = np.asarray(values)
         if values.shape[1:] != self.shape:
             raise ValueError(f"{self.name} has rows of {values.shape[1:]}, the configuration says {self.shape}")
@@ -123,12 +125,14 @@ class IdTable:
         self._touched.add(np.asarray(rows, dtype=np.int64))
 
     def free(self, rows: Index) -> None:
+        """Takes the ids off these rows, all of which have one."""
         for row in rows.tolist():
             del self._row[self.ids[row]]
             self.ids[row] = ""
         self._touched.add(rows)
 
     def drain(self) -> Rows:
+        """The rows touched since the last drain."""
         index = self._touched.take()
         return Rows(index, [self.ids[i] for i in index.tolist()], len(self.ids))
 
@@ -136,6 +140,7 @@ class IdTable:
         return Rows(np.arange(len(self.ids), dtype=np.int64), list(self.ids), len(self.ids))
 
     def apply(self, rows: Rows) -> None:
+        """Writes rows of another table of this name. They do not count as touched."""
         values = list(rows.values)
         self.ids.extend([""] * (rows.size - len(self.ids)))
         index = rows.index.tolist()
@@ -147,6 +152,7 @@ class IdTable:
                 self._row[str(value)] = row
 
     def load(self, ids: "NDArray[np.generic] | list[str]") -> None:
+        """Replaces the whole table; nothing is touched then."""
         self.ids = [str(item) for item in ids]
         self._row = {item: row for row, item in enumerate(self.ids) if item}
         self._touched = Touched()

@@ -9,11 +9,12 @@ from service.model.row_table import BLOCK
 
 
 def best_of(scores: Tensor, k: int, least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k largest of each row of scores [B, C], those above `least`: columns and values; -1 and 0 for the rest.
+    """The k largest of each row of scores [B, C] that are above `least`: columns and values, each [B, min(k, C)].
 
-    One more is looked for, which tells whether equal scores are cut apart: then it is not the selection, which gives
-    them in any order, that says which of them are in.
+    Where there are fewer, the rest are -1 and 0.
     """
+    # topk takes any of several equal scores. The (k + 1)th shows whether some of them are cut off; then the lowest
+    # columns are chosen
     values, columns = _largest(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
         cut, values, columns = values[:, k], values[:, :k], columns[:, :k]
@@ -30,16 +31,16 @@ def best_of(scores: Tensor, k: int, least: float) -> tuple[NDArray[np.int64], ND
 
 
 def best_rows(scores: Tensor, k: int, least: float) -> NDArray[np.int64]:
-    """The columns alone, [B, k] also where C < k."""
+    """The columns of `best_of`, [B, k] also where C < k."""
     rows, _ = best_of(scores, k, least)
     return np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, largest first: values and columns [B, k]; which of equal ones are in is open.
+    """The k largest of each row, largest first: values and columns [B, k]; any of several equal ones.
 
-    With C a multiple of BLOCK, only the k strips with the largest maxima can hold them: a pass for the maxima costs a
-    tenth of a full selection.
+    With C a multiple of BLOCK the columns are parted into C / BLOCK strips. Only the k strips with the largest maxima
+    can hold the k largest, and a pass for the maxima costs a tenth of a full selection.
     """
     n, c = scores.shape
     strips = c // BLOCK

@@ -1,6 +1,6 @@
-"""Items that may not be listed and have no row any more: deleted, or not available, when their row was taken back.
+"""Remembers which expired items may not be listed: those that were deleted or not available when they were expired.
 
-Without it, whoever clicks on one of them once more would bring it back: as a new item, and those can be listed.
+Without it, one more click on such an item would make a new item of it, and new items may be listed.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from service.model.row_table import IdTable, RowTable
 
 Index = NDArray[np.int64]
 
-# Of more, those whose rows were taken back first are forgotten. Ids of 20 letters are then 150 MB of memory and 30 MB
-# of a full version; nothing where no item was ever expired
+# Beyond so many, those that were expired first are forgotten. With ids of 20 letters this is 150 MB of memory and 30 MB
+# of a snapshot; nothing as long as no item was expired
 AT_MOST = 1 << 20
 
 
 class Unlisted:
-    """Part of a trainer's state: rows of its own, for ids alone."""
+    """Ids, in rows that have nothing to do with those of the item table. Only trainers keep them."""
 
     def __init__(self, at_most: int = AT_MOST) -> None:
         self.names = IdTable("trainer/unlisted/id")
@@ -32,7 +32,7 @@ class Unlisted:
         return len(self.names) - len(self._free)
 
     def add(self, ids: Sequence[str], clock: int) -> None:
-        """Ids none of which is here yet."""
+        """Remembers ids, none of which is here yet. `clock`: the event clock."""
         if (excess := len(self) + len(ids) - self._at_most) > 0:
             self._forget_oldest(max(excess, self._at_most // 16))
             ids = ids[-self._at_most :]
@@ -43,14 +43,14 @@ class Unlisted:
         self._set(np.array(rows, np.int64), clock)
 
     def take(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """[n] which of these ids were here; they have rows again, and are not here any more."""
+        """[n] which of these ids were here. They are forgotten, since the item table has them again."""
         rows = self.names.rows_of(ids)
         self._give_back(rows[rows >= 0])
         found: NDArray[np.bool_] = rows >= 0
         return found
 
     def restored(self) -> None:
-        """To be called after the tables were loaded."""
+        """Finds the free rows again. To be called after the tables were loaded."""
         self._free = [row for row, item in enumerate(self.names.ids) if not item]
 
     def _forget_oldest(self, n: int) -> None:

@@ -1,10 +1,11 @@
-"""Who acted lately, and whose list is to be written next. Pure: no I/O, the clock is passed in.
+"""The active users: those who acted lately, and whose list is to be written next. Pure: no I/O, the clock is passed in.
 
-The order: users whose latest events no list reflects yet; then users whose latest events the newest weights have just
-learned from; then everyone else who acted lately: stalest list first, and in every other group those who acted last.
+The order of lists: users whose latest events no list reflects yet (due); then users whose latest events the newest
+weights have just learned from (learned); then all others (at rest), the stalest list first. `latest_group` gives those
+at rest in another order: who acted last comes first.
 
-No more are held than the limit says and have acted since `forget_quiet` was called last; of each of them their history,
-and what of their events is not stored yet.
+Beyond the limit there are only users who acted since the last `forget_quiet`. Each has a history, and the events of it
+that are not stored yet.
 """
 
 from collections import OrderedDict
@@ -18,16 +19,16 @@ from consumers.records import Offsets, TopicPartition
 from service.scoring.freshness import Freshness
 from service.scoring.user_history import UserHistory
 
-LOOKS_PER_LIST = 4  # bounds a call when most lists are of the present edition already
-LATEST_LOOKS = 4000  # of `latest_group`: half a millisecond, beside the milliseconds that a group of lists takes
+LOOKS_PER_LIST = 4  # users looked at for each list wanted, so that a call is short when most lists are current
+LATEST_LOOKS = 4000  # users looked at by `latest_group`: half a millisecond; a group of lists takes several
 
 
 Edition = tuple[int, int]
-"""What a list was made by: the version of the model, and how often what may not be listed had changed."""
+"""What a list was made by: the version of the model, and the count of changes of the blocked items."""
 
 
 class PlacedEvent(NamedTuple):
-    """An event with where it stood."""
+    """An event with its place in Kafka and its Kafka timestamp (epoch milliseconds)."""
 
     event: Interaction
     where: TopicPartition
@@ -37,27 +38,29 @@ class PlacedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class ActiveUser:
+    """One user in memory."""
+
     user_id: str
-    stamp: bytes  # of the stored history this one continues; empty where none is stored
+    stamp: bytes  # of the stored history that `history` continues; empty where none is stored
     history: UserHistory
-    unsaved: list[PlacedEvent] = field(default_factory=list)  # taken in since the stored history
-    unanswered: bool = False  # their latest events are in no list yet, or in one that is empty
-    edition: Edition | None = None  # of the list this scorer wrote last
+    unsaved: list[PlacedEvent] = field(default_factory=list)  # events in `history` that are not stored yet
+    unanswered: bool = False  # the latest events are in no list yet, or only in an empty one
+    edition: Edition | None = None  # of the list that this scorer wrote last; None: it wrote none
 
 
 class ActiveUsers:
-    """At most `limit` users; the one who has been quiet longest is forgotten first (what is stored stays)."""
+    """At most `limit` users; those who have been quiet longest are forgotten first (what is stored stays)."""
 
     def __init__(self, limit: int, freshness: Freshness | None = None) -> None:
-        """`freshness` measures how long their events wait."""
+        """`freshness` measures how long events wait for lists."""
         self._limit = limit
         self._freshness = Freshness() if freshness is None else freshness
         self._users: OrderedDict[str, ActiveUser] = OrderedDict()  # by latest event, quiet longest first
         self._due: dict[str, None] = {}
         self._learned: dict[str, None] = {}
         self._at_rest: OrderedDict[str, float] = OrderedDict()  # user -> when their list was written, oldest first
-        self._current: OrderedDict[str, float] = OrderedDict()  # as above, lists found to be of `_looked_for` already
-        self._looked_for: Edition | None = None  # in the last look at the users at rest
+        self._current: OrderedDict[str, float] = OrderedDict()  # the same, for lists that are of edition `_looked_for`
+        self._looked_for: Edition | None = None  # the edition that `next_group` was called with last
 
     def __len__(self) -> int:
         return len(self._users)
@@ -67,13 +70,14 @@ class ActiveUsers:
 
     @property
     def due(self) -> int:
+        """How many users are due."""
         return len(self._due)
 
     def __getitem__(self, user_id: str) -> ActiveUser:
         return self._users[user_id]
 
     def add(self, user: ActiveUser) -> None:
-        """A user from storage, whose list may be stale. Until they act, they count as quieter than who is here."""
+        """Adds a user whose list may be stale. Until they act, they count as quieter than everybody else here."""
         known = user.user_id in self._users
         self._users[user.user_id] = user
         if not known:
@@ -92,15 +96,15 @@ class ActiveUsers:
         self._freshness.acted(name, taken.where, taken.offset, taken.kafka_ms)
 
     def learned(self, trained_through: Offsets) -> None:
-        """The weights have learned from everything before these offsets."""
+        """To be called when there are weights that have learned from everything before these offsets."""
         for name in self._freshness.learned(trained_through, self._users):
             if name not in self._due:
                 self._learned[name] = None
 
     def next_group(self, size: int, edition: Edition, written_before: float) -> list[ActiveUser]:
-        """Up to `size` users whose lists are to be written now; they count as taken until `written` or `again`.
+        """Up to `size` users whose lists are to be written now. For each the caller calls `written` or `again`.
 
-        Users at rest come only if their list was written before `written_before` and is not of this edition.
+        Users at rest are among them only if their list was written before `written_before` and is not of this edition.
         """
         names = _pop(self._due, size)
         names += _pop(self._learned, size - len(names))
@@ -125,12 +129,12 @@ class ActiveUsers:
 
     @property
     def pressing(self) -> bool:
-        """Whether somebody's latest events are not in their list yet, or have just been learned from."""
+        """Whether anybody is due or learned."""
         return bool(self._due or self._learned)
 
     def latest_group(self, size: int, edition: Edition, written_before: float) -> list[ActiveUser]:
-        """Like `next_group`, of users at rest alone and among them those who acted last: they are the likeliest to
-        look again, when there is not the time to rewrite everybody's list."""
+        """Like `next_group`, for users at rest alone, those who acted last first: they are the likeliest to look again
+        when there is not enough time to rewrite everybody's list."""
         names = []
         for name in islice(reversed(self._users), LATEST_LOOKS):
             written = self._at_rest.get(name)
@@ -143,7 +147,8 @@ class ActiveUsers:
         return [self._users[name] for name in names]
 
     def written(self, user: ActiveUser, edition: Edition, now: float, now_ms: int, *, empty: bool = False) -> None:
-        """The user's list is in Redis, of `edition`, since `now` (which is `now_ms` of Kafka's clock)."""
+        """To be called when the user's list of this edition is in Redis. `now`: seconds of the passed clock; `now_ms`:
+        the same time in epoch milliseconds."""
         user.edition, user.unanswered = edition, empty
         self._freshness.written(user.user_id, now_ms)
         if user.user_id not in self._users:
@@ -153,14 +158,15 @@ class ActiveUsers:
         self._at_rest.move_to_end(user.user_id)
 
     def again(self, users: Iterable[ActiveUser]) -> None:
-        """Their lists could not be written: they are due again."""
+        """Makes users due again whose lists could not be written."""
         for user in users:
             if user.user_id in self._users:
                 self._due[user.user_id] = None
                 self._learned.pop(user.user_id, None)
 
     def _look_again(self) -> None:
-        """A new edition: no list is current any more. They go back in front, behind lists that are older still."""
+        """For a new edition, in which no list is current: puts the current ones back among those at rest, by the time
+        they were written. They are older than most others there, so they belong near the front."""
         if not self._current:
             return
         oldest = next(iter(self._current.values()))
@@ -173,15 +179,18 @@ class ActiveUsers:
         self._current.clear()
 
     def everyone(self) -> Iterator[ActiveUser]:
+        """All active users, the one quiet longest first."""
         return iter(self._users.values())
 
     def lists_lost(self) -> None:
-        """Nobody knows any more which lists are there: all are rewritten, as those of an older edition would be."""
+        """To be called when Redis may have lost lists: all count as lists of an older edition, so they are
+        rewritten."""
         for user in self._users.values():
             user.edition = None
         self._look_again()
 
     def forget(self, user_id: str) -> None:
+        """Drops a user from memory; the stored history stays."""
         if self._users.pop(user_id, None) is not None:
             self._freshness.forget(user_id)
         self._due.pop(user_id, None)
@@ -190,17 +199,17 @@ class ActiveUsers:
         self._current.pop(user_id, None)
 
     def forget_partitions(self, lost: Iterable[TopicPartition]) -> None:
-        """Users whose events come from partitions that another scorer now reads."""
+        """Drops the users who have events in these partitions, which another scorer reads from now on."""
         gone = set(lost)
         for name in [n for n, u in self._users.items() if not gone.isdisjoint(u.history.next_offsets)]:
             self.forget(name)
         self._freshness.lose(gone)
 
     def forget_quiet(self, before_ms: int) -> None:
-        """Those who have not acted since `before_ms` (epoch milliseconds), and whoever is beyond the limit.
+        """Drops users who have not acted since `before_ms` (epoch milliseconds), and those beyond the limit.
 
-        Within the limit, whoever is unanswered is kept however quiet: there may be no weights yet, or nothing to list,
-        or much to catch up with, and nobody else would write their list. Whoever has unsaved events is kept always.
+        Unanswered users are kept within the limit, however quiet: there may be no weights yet, or nothing to list, or
+        much to catch up with, and nobody else would write their list. Users with unsaved events are always kept.
         """
         quiet = takewhile(lambda user: user.history.last_event_ms < before_ms, self._users.values())
         for user in [user for user in quiet if not (user.unanswered or user.unsaved)]:

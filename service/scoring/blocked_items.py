@@ -1,4 +1,4 @@
-"""Which items may not be listed now. Every scorer reads all of `items`, from the beginning, before its first list."""
+"""The blocked items, which may not be listed. Every scorer reads all of `items` before its first list."""
 
 from consumers.decode import DecodeRules, decode
 from consumers.micro_batch import ItemChange
@@ -7,10 +7,10 @@ from consumers.times import now_ms
 
 
 class BlockedItems:
-    """`ids`: the items whose latest word on the topic is that they are deleted or not available.
+    """`ids`: the items whose latest record on the topic says that they are deleted or not available.
 
-    What the topic no longer tells, because compaction has dropped a deletion, the model's own flags still know.
-    Records that do not fit are left to the trainer's side, which writes the dead letters.
+    Where compaction has dropped the record of a deletion, the model's own `item/listable` still knows of it. Records
+    that do not fit are ignored here: the trainer's feeder writes their dead letters.
     """
 
     def __init__(self, source: EventSource, topic: str, rules: DecodeRules) -> None:
@@ -21,6 +21,7 @@ class BlockedItems:
 
     @property
     def caught_up(self) -> bool:
+        """Whether the topic has been read to the end that it had at the start."""
         return self._source.caught_up
 
     @property
@@ -28,10 +29,10 @@ class BlockedItems:
         return self._source.status
 
     def poll(self, timeout_s: float = 0.0) -> set[str]:
-        """Takes in what is new; the items that have become blocked by it."""
+        """Reads new records. Returns the items that have become blocked by them."""
         newly: set[str] = set()
         records = self._source.poll(5000, timeout_s)
-        self._source.take_expired()  # of a compacted topic: nothing that still holds
+        self._source.take_expired()  # in a compacted topic, deleted records are outdated ones
         for change in decode(records, self._rules, now_ms()).outcomes:
             if not isinstance(change, ItemChange):
                 continue

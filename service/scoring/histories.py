@@ -1,7 +1,7 @@
-"""The histories of the users who act here: from Redis into memory, each event taken in once, and back to Redis.
+"""Loads the histories of active users from Redis, takes each event in once, and stores them again.
 
-A history knows by itself which offsets it has taken in, so records may be taken again, and a scorer that takes over
-another's partitions goes on exactly.
+A history holds the offsets up to which it has read, so records may be taken again, and a scorer that takes partitions
+over continues each history exactly.
 """
 
 import logging
@@ -23,11 +23,11 @@ from service.settings import ScorerSettings
 log = logging.getLogger(__name__)
 
 SAVE_AT_ONCE = 2000  # histories in one round trip: a few megabytes
-LOAD_AT_ONCE = 500  # users of partitions taken over, between two windows of events
+LOAD_AT_ONCE = 500  # users of partitions taken over that are loaded between two windows of events
 
 
 class Histories:
-    """What raises StoreUnavailable may be called again: nothing is lost then, and nothing counted twice."""
+    """A method that raised StoreUnavailable may be called again: nothing is lost, and nothing is counted twice."""
 
     def __init__(
         self,
@@ -42,17 +42,18 @@ class Histories:
         self._lists, self._active, self._rule, self._settings = lists, active, rule, settings
         self._metrics, self._clock = metrics, clock
         self._unsaved: dict[str, ActiveUser] = {}
-        self._newcomers: dict[TopicPartition, list[str]] = {}  # who acted lately in partitions just taken over
+        # users to load, who acted lately in partitions just taken over
+        self._newcomers: dict[TopicPartition, list[str]] = {}
 
     @property
     def saved(self) -> bool:
-        """Whether Redis has all that was taken in."""
+        """Whether all histories are stored as they are."""
         return not self._unsaved
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def take(self, records: Sequence[Record]) -> None:
-        """Takes records into the histories of their users. Raises StoreUnavailable."""
+        """Takes records into the histories of their users. Raises: StoreUnavailable."""
         self._rule.follow()
         rules = replace(self._settings.decode_rules, event_types=self._rule.current.event_weights)
         decoded = decode(records, rules, self._clock())
@@ -64,7 +65,7 @@ class Histories:
             self._metrics.events_rejected.labels(reject.code).inc()
 
     def _load(self, user_ids: Sequence[str]) -> None:
-        """Brings users into memory whose history is not there yet."""
+        """Loads the histories of users who are not in memory."""
         missing = [user for user in dict.fromkeys(user_ids) if user not in self._active]
         if missing:
             for user, (stamp, history) in self._lists.histories(missing).items():
@@ -105,8 +106,8 @@ class Histories:
     # -- out -----------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Stores every history that has changed; one that another scorer has changed is read again and continued.
-        Raises StoreUnavailable."""
+        """Stores every history that has changed. Where another scorer has changed the stored one, that is read again
+        and continued. Raises: StoreUnavailable."""
         while self._unsaved:
             self._save_some(list(islice(self._unsaved.values(), SAVE_AT_ONCE)))
 
@@ -119,14 +120,14 @@ class Histories:
             if good:
                 user.stamp = save.stamp
         self._note_active([user for user in kept if user.unsaved])
-        for user in kept:  # only now: what is not noted is saved and noted once more
+        for user in kept:  # only after they are noted: if that fails, they are saved and noted again
             user.unsaved.clear()
             del self._unsaved[user.user_id]
         if conflicts:
             self._continue_from_stored(conflicts)
 
     def _note_active(self, users: Sequence[ActiveUser]) -> None:
-        """For whoever takes their partitions over."""
+        """Notes in Redis that these users acted, for a scorer that takes their partitions over."""
         acted: dict[TopicPartition, list[tuple[str, int]]] = {}
         for user in users:
             last = user.unsaved[-1]
@@ -135,12 +136,13 @@ class Histories:
             self._lists.note_active(where, named, self._quiet_before())
 
     def _continue_from_stored(self, users: Sequence[ActiveUser]) -> None:
+        """Reads the histories of users again, and takes in their unsaved events where the stored one lacks them."""
         stored = self._lists.histories([user.user_id for user in users])
         self._metrics.history_conflicts.inc(len(users))
         for user in users:
             user.stamp, history = stored[user.user_id]
             if user.history.covers(history) and not history.covers(user.history):
-                # Redis has lost what was stored here, or a slower scorer wrote: ours has all of it, and more
+                # Redis has lost what was stored, or a slower scorer wrote: ours has read all that it has, and more
                 self._metrics.histories_restored.inc()
                 continue
             user.history = history
@@ -149,8 +151,8 @@ class Histories:
                     self._add(history, taken)
 
     def restore(self) -> None:
-        """Redis may have gone back in time (a failover, a restart): what it has lost and is in memory is stored again,
-        and the lists with it. Raises StoreUnavailable."""
+        """Looks whether Redis has lost writes (by a failover or a restart), and stores the lost histories and lists of
+        active users again. Raises: StoreUnavailable."""
         lost = self._lists.lost()
         if lost is None:
             return
@@ -161,13 +163,13 @@ class Histories:
         self._active.again(users)
         self.save()  # before anybody can be forgotten
 
-    # -- who comes and who goes ----------------------------------------------------------------------------------------
+    # -- partitions ----------------------------------------------------------------------------------------------------
 
     def take_over(self, partitions: Sequence[TopicPartition]) -> None:
-        """Finds out who acted lately in them; `load_newcomers` brings them here. Raises StoreUnavailable.
+        """Looks up who acted lately in these partitions; `load_newcomers` loads them. Raises: StoreUnavailable.
 
-        Whoever is here already, with events in other partitions too (they are misrouted), is read anew: the scorer
-        before may have stored more of them, and that will not be read again.
+        A user who is in memory already, because of misrouted events in other partitions, is loaded again: the scorer
+        before may have stored further events, which will not be read here.
         """
         self._forget(partitions)
         limit = self._settings.max_active_users // 4
@@ -176,7 +178,7 @@ class Histories:
                 self._newcomers[where] = names
 
     def load_newcomers(self) -> None:
-        """The next few of them. Raises StoreUnavailable."""
+        """Loads the next few users found by `take_over`. Raises: StoreUnavailable."""
         if self._newcomers:
             where, names = next(iter(self._newcomers.items()))
             self._load(names[:LOAD_AT_ONCE])
@@ -185,7 +187,7 @@ class Histories:
                 del self._newcomers[where]
 
     def lose(self, partitions: Sequence[TopicPartition]) -> None:
-        """Another scorer has them now, and their users."""
+        """Drops the users of partitions that another scorer reads from now on."""
         for where in partitions:
             self._newcomers.pop(where, None)
         self._forget(partitions)
@@ -195,6 +197,7 @@ class Histories:
         self._unsaved = {name: user for name, user in self._unsaved.items() if name in self._active}
 
     def forget_quiet(self) -> None:
+        """Drops users who have not acted for the setting `active_seconds`, or are beyond the limit."""
         self._active.forget_quiet(self._quiet_before())
 
     def _quiet_before(self) -> int:

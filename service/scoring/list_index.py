@@ -1,8 +1,8 @@
-"""Which lists hold an item, without reading the lists: four bytes an item of each list, kept beside them. Pure: no I/O.
+"""The index of lists: finds the lists that hold an item without reading the lists. Pure: no I/O.
 
-An entry is a sequence of unsigned 32-bit numbers, least byte first: when the list expires (epoch seconds), then the
-CRC-32 of each item. Two items may have the same one (of four billion), so an entry may name a list in vain, and never
-misses one.
+An entry of the index is a sequence of unsigned 32-bit numbers, least byte first: when the list expires (epoch seconds),
+then the CRC-32 of each item. Two items may have the same CRC-32, so a list may be found that does not hold the item; a
+list that holds it is always found.
 """
 
 import zlib
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUMBER = np.dtype("<u4")
-LATEST_S = 2**32 - 1
+LATEST_S = 2**32 - 1  # the latest expiry that an entry can hold
 
 
 def entry_of(items: Sequence[str], expires_s: int) -> bytes:
@@ -31,7 +31,7 @@ class Holders:
             self._named.setdefault(number, []).append(item)
 
     def among(self, entries: Sequence[bytes]) -> dict[int, list[str]]:
-        """Position in `entries` -> which of the items the list there holds, or is named for in vain."""
+        """Position in `entries` -> the items that the list there holds, or seems to hold (see above)."""
         numbers, ends = _numbers(entries)
         found: dict[int, list[str]] = {}
         if len(self._numbers):
@@ -43,12 +43,12 @@ class Holders:
 
 
 def expired(entries: Sequence[bytes], now_s: float) -> list[int]:
-    """Positions of entries whose lists are gone by `now_s`, and of what is no entry."""
+    """Positions of entries whose lists have expired at `now_s`, and of bytes that are not an entry."""
     return [n for n, entry in enumerate(entries) if not _whole(entry) or int.from_bytes(entry[:4], "little") < now_s]
 
 
 def _of(items: Sequence[str]) -> NDArray[np.uint32]:
-    """[n] the number of each item: 9 us for fifty, half of what a cache of them takes."""
+    """[n] the CRC-32 of each item: 9 us for fifty, half of what a cache takes."""
     return np.fromiter(map(zlib.crc32, map(str.encode, items)), dtype=NUMBER, count=len(items))
 
 

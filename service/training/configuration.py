@@ -1,4 +1,4 @@
-"""What the weights depend on besides the events: told by every manifest, and compared when a model is continued."""
+"""What the weights depend on besides the events: in every manifest, and compared when a model is continued."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ from service.settings import TrainerSettings
 
 
 def model_config(settings: TrainerSettings) -> ModelConfig:
-    """What a new model is made of, as the settings say."""
+    """The configuration of a new model, by the settings."""
     return replace(
         NEW_MODEL,
         seed=settings.seed,
@@ -36,11 +36,13 @@ def model_config(settings: TrainerSettings) -> ModelConfig:
 
 
 def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
-    """The configuration of a model that goes on: all that no setting is about is the model's own, also where a new
-    one would begin with something else today. Types of weight 0 may come to those that are accepted: their events are
-    only counted. The types are in the order of `wanted`, in which the feeder numbers them.
+    """The configuration with which a model goes on: `then` is the model's, `wanted` that of the settings.
 
-    Raises: ValueError, naming what is asked for that the model is not made of.
+    What no setting covers stays as it was in `then`, also where a new model would begin with something else. Limits are
+    those wanted. Event types of weight 0 may be added, since their events are only counted. The types are in the order
+    of `wanted`, which is the feeder's numbering.
+
+    Raises: ValueError, naming the other differences.
     """
     weights = then.history.event_weights
     added = {
@@ -55,7 +57,7 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
 
 
 def config_of(manifest: Head) -> ModelConfig:
-    """What a version is made of, also one of an earlier release. Raises: Unmendable for a later one's."""
+    """The configuration of a version of this release or an earlier one. Raises: Unmendable for a later release's."""
     try:
         return parse(manifest.config)
     except UnknownConfig as error:
@@ -63,13 +65,13 @@ def config_of(manifest: Head) -> ModelConfig:
 
 
 def config_digest(config: ModelConfig) -> str:
-    """Two trainers with the same digest make the same weights of the same micro-batches. Limits have no part in it."""
+    """A digest of all but the limits: trainers with the same digest make the same weights of the same micro-batches."""
     neutral = {name: value for name, value in config.to_json().items() if name != "limits"}
     return hashlib.sha256(orjson.dumps(neutral, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`name then → now` of each entry that differs, by name; the entries of sections as `section.name`."""
+    """`name then → now` for each entry that differs, sorted by name; an entry of a section is `section.name`."""
     left, right = _flat(then), _flat(now)
     return [
         f"{name} {_shown(left, name)} → {_shown(right, name)}"
@@ -86,7 +88,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, str | int]:
-    """What computes: weights are the same bit for bit only where this is the same, but for the version of Tidemill."""
+    """What computes: versions, processor, threads, device. Where any but Tidemill's version differs, weights may differ
+    in their last bits."""
     found: dict[str, str | int] = {
         "tidemill": version("tidemill"),
         "python": platform.python_version(),
@@ -104,13 +107,13 @@ def environment(device: str) -> dict[str, str | int]:
 
 
 def compute_as(made: Head) -> None:
-    """From now on with as many threads as computed this version: sums of another number differ in their last bits."""
+    """Sets torch's number of threads to that of a version: with another number, sums differ in their last bits."""
     torch.set_num_threads(int(made.environment.get("threads", torch.get_num_threads())))
 
 
 @cache
 def _processor() -> str:
-    """Its model, where the system tells, else its architecture."""
+    """The processor's model where the system names it, else its architecture."""
     if os.path.exists("/proc/cpuinfo"):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

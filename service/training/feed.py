@@ -1,4 +1,4 @@
-"""The trainer's feeder, whichever process that is: one that dies or falls silent is replaced, and nothing is lost."""
+"""The trainer's input: a feeder process, which is replaced when it dies or falls silent. Nothing is lost by it."""
 
 import logging
 import threading
@@ -16,10 +16,12 @@ from service.training.heartbeat import KILLED_AFTER_S, SAID_AFTER_S, Heartbeat
 
 log = logging.getLogger(__name__)
 
-RESTARTS_IN_A_ROW = 5  # of feeders that died without having sent a batch
+RESTARTS_IN_A_ROW = 5  # after feeders that died before they had sent a batch
 
 
 class Feed:
+    """Batches and statuses of the present feeder. `close` ends it."""
+
     def __init__(
         self,
         start_feeder: Callable[[Offsets], Feeder],
@@ -30,16 +32,19 @@ class Feed:
         stop: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """trained_through: where each feeder begins; looked at anew for each, so it may grow."""
+        """trained_through: where a feeder begins to read. The caller moves it on; each new feeder reads it anew."""
         self._start_feeder, self._trained_through = start_feeder, trained_through
         self._metrics, self._health, self._stop, self._clock = metrics, health, stop, clock
         self._heartbeat = Heartbeat()
-        self._silent_before_s = 0.0  # of the feeders before this one, since anything was heard
+        self._silent_before_s = 0.0  # of the feeders before this one, since the last message of any
         self._deaths_in_a_row = 0
         self._feeder = start_feeder(trained_through)
 
     def receive(self, timeout_s: float) -> Received | None:
-        """The next batch or status; None when none comes in time. Raises Fatal once one feeder after the other dies."""
+        """The next message; None when none comes within `timeout_s`, or the feeder was replaced.
+
+        Raises: Fatal once more than RESTARTS_IN_A_ROW feeders have died in a row.
+        """
         began = self._clock()
         try:
             message = self._feeder.receive(timeout_s)
@@ -65,18 +70,19 @@ class Feed:
 
     @property
     def silent_s(self) -> float:
-        """How long nothing was heard, in seconds of listening; 0 as long as that is nothing unusual."""
+        """Seconds of listening without a message; 0 below SAID_AFTER_S, which is nothing unusual."""
         silent = self._silent_before_s + self._heartbeat.silent_s
         return silent if silent >= SAID_AFTER_S else 0.0
 
     def commit(self, offsets: Offsets) -> None:
+        """Has the feeder commit these offsets to Kafka."""
         self._feeder.commit(offsets)
 
     def close(self) -> None:
         self._feeder.stop()
 
     def _replace(self, why: str, patience_s: float = 5.0) -> None:
-        """patience_s: how long it has to end by itself."""
+        """patience_s: how long the old feeder has to end by itself."""
         log.error("the feeder is replaced, and the new one goes on from what has been learned: %s", why)
         self._metrics.feeder_restarts.inc()
         self._feeder.stop(patience_s)

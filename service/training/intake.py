@@ -1,7 +1,7 @@
-"""Taking a batch in: which row each of its items has, and which of its events there is something to learn from.
+"""Taking a batch in: first rows for its items (`take_items`), then its events with their histories (`take_events`).
 
-Only tables of items and users are known here. Whoever else keeps rows of items is to forget the `expired` ones and to
-begin the `begun` ones, in this order, between the two steps.
+Only the tables of items and users are known here. Between the two steps the caller lets every channel forget the
+`expired` rows and then begin the `begun` ones, since a row may be among both.
 """
 
 from dataclasses import dataclass
@@ -19,47 +19,48 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The I items of a batch's events, in the order of `MicroBatch.items`, and what became of other rows."""
+    """The rows of the I items in `MicroBatch.items`, and the rows that have another item than before."""
 
     row: Index  # [I]
-    known: NDArray[np.bool_]  # [I] before the batch's first event, be it from its catalogue
-    expired: Index  # rows taken back from other items, ascending
-    begun: Index  # rows of items that are new, some of them perhaps among the expired ones
+    known: NDArray[np.bool_]  # [I] before the batch's first event; an item of the batch's catalogue is known
+    expired: Index  # rows whose items were expired, ascending
+    begun: Index  # rows given to new items; some may be among the expired ones
 
 
 @dataclass(frozen=True, slots=True)
 class Dislikes:
-    """Those of a batch, in columns: m accepted events of which the user did not want the item."""
+    """The m accepted events of a batch whose weight is below 0, as columns."""
 
     item: Index  # [m]
     time: Index  # [m] on the event clock
     weight: NDArray[np.float64]  # [m] below 0
-    history: NDArray[np.int32]  # [m, L] as of a target
+    history: NDArray[np.int32]  # [m, L] as in `Events`
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What a batch has brought; in columns, as rows, the n accepted events that are targets."""
+    """The events of a batch: as columns the n accepted events that are targets, and the dislikes."""
 
-    accepted: int  # of any type, that is not duplicates
+    accepted: int  # events of any type that are no duplicates
     duplicates: int
     user: Index  # [n]
     item: Index  # [n]
     time: Index  # [n] on the event clock
     weight: NDArray[np.float64]  # [n]
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
-    user_known: NDArray[np.bool_]  # [n] the user had an event before this one
-    item_known: NDArray[np.bool_]  # [n] so had the item, or it was in the catalogue
-    disliked: Dislikes  # neither targets nor in anybody's history
+    user_known: NDArray[np.bool_]  # [n] the user had an accepted event before this one
+    item_known: NDArray[np.bool_]  # [n] the item had one, or was in the catalogue
+    disliked: Dislikes  # neither targets nor part of a history
 
 
 def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | None) -> Items:
-    """Gives rows to the items of the catalogue's changes and of the events; of `limit` rows in all, None: any number.
+    """Gives rows to the items of the catalogue's changes and of the events. `limit`: rows in all; None: any number.
 
-    An item may be listed as its last change says. An event makes a new item listable, and never brings back one that
-    was deleted, whose row is the first to be given to others. Where `limit` is too small for this one batch, all of its
-    items have rows nevertheless, until others need them: what is learned must not depend on who was left out, and there
-    are never more than the limit and a batch.
+    The last change of an item says whether it may be listed. An item that is new in an event may be listed; an event
+    never makes a deleted item listable again. Deleted items are expired first.
+
+    Where one batch has more items than `limit`, all of them get rows nevertheless, and later batches expire them. So
+    what is learned does not depend on which items would be left out, and rows never exceed the limit and one batch.
     """
     changes = {change.item_id: change for change in batch.catalogue}
     listable = {item: change.available and not change.deleted for item, change in changes.items()}
@@ -80,7 +81,7 @@ def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | Non
 
 
 def _make_room(table: ItemTable, keep: Index, new: int, clock: int, limit: int | None) -> Index:
-    """Expires items, none of `keep`, where so many new ones would not fit. Returns their rows."""
+    """Expires items where `new` ones would not fit, except the rows `keep`. Returns the expired rows."""
     excess = 0 if limit is None else table.in_use + new - limit
     if limit is None or excess <= 0:
         return np.empty(0, np.int64)
@@ -91,18 +92,18 @@ def _make_room(table: ItemTable, keep: Index, new: int, clock: int, limit: int |
 def take_events(
     users: UserTable, batch: MicroBatch, items: Items, weight: NDArray[np.float64], clock: int, limit: int | None
 ) -> Events:
-    """Gives rows to the users, leaves duplicates out, and adds what was done to histories.
+    """Gives rows to the users, leaves duplicates out, and adds the targets to their users' histories.
 
-    weight: of each of the batch's events, by `HistoryRule.weights`. clock: accepted events before this batch.
-    limit: rows of users in all, None: any number.
+    weight: [events] by `HistoryRule.weights`. clock: accepted events before this batch. limit: rows of users in all;
+    None: any number.
     """
     user = users.rows_of(batch.users, limit=limit)[batch.user]  # [events]
     key = keys_of(batch.event_key)
     accepted = ~users.duplicates(user, key)
     time = clock + np.cumsum(accepted) - 1
-    # who and what was known before each event: by the stream, wherever a batch happens to begin
+    # known before each event, not before the batch: so it does not matter where batches are cut
     user_known = (users.counts.array[user, 0] > 0) | seen_earlier(user, accepted)
-    on_record = np.append(items.known, False)  # the last place answers for item -1
+    on_record = np.append(items.known, False)  # item -1 indexes the last entry
     item_known = on_record[batch.item] | seen_earlier(batch.item, accepted)
     chosen = np.flatnonzero(accepted & (weight != 0) & (batch.item >= 0))
     item = items.row[batch.item[chosen]]
@@ -127,7 +128,7 @@ def take_events(
 
 
 def seen_earlier(ids: NDArray[np.integer], accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[n] whether an accepted event with the same id (-1: none) comes before this one."""
+    """[n] whether an accepted event with the same id comes before this one. `ids` [n]; -1: none."""
     n = len(ids)
     first = np.full(int(ids.max(initial=-1)) + 2, n)  # the last place is for -1
     backwards = np.flatnonzero(accepted)[::-1]

@@ -1,8 +1,8 @@
-"""Learning from micro-batches, and going on from a version as whoever wrote it would have.
+"""Learning from micro-batches, and going on from a version as the trainer that wrote it would have.
 
-A step: rows for new items and users, duplicates out, histories as they stood before each event; rank a sample of the
-events before learning from them; let each channel learn, and then count. Everything random is drawn from (seed, step),
-and every sum has one order: the same batches give the same bits.
+A step, one a micro-batch: give rows to new items and users, leave duplicates out, and look up each event's history;
+rank a sample of the events; let each channel learn; let each channel count. Everything random is drawn from (seed,
+step), and every sum has one order: the same micro-batches give the same bits.
 
 No channel is known by name here: see service/model/channel.py.
 """
@@ -29,24 +29,28 @@ from service.training.user_table import UserTable
 
 Index = NDArray[np.int64]
 
-EVALUATE_SAMPLE = 32  # events ranked before learning, a batch
+EVALUATE_SAMPLE = 32  # events of a batch that are ranked before they are learned from
 
 
 @dataclass(frozen=True)
 class LearnResult:
-    n_events: int  # accepted, that is not duplicates
+    """What became of a micro-batch."""
+
+    n_events: int  # accepted: all but duplicates
     duplicates: int
     taught: Taught
     ranked: RankSums = field(default_factory=RankSums)  # of the sample, before it was learned from
-    paired: PairedSums = field(default_factory=PairedSums)  # against the reference, where there is one
+    paired: PairedSums = field(default_factory=PairedSums)  # the sample compared with the reference; empty without one
 
 
 class Learner:
+    """The trainer's model, with the tables of items and users. `steps`: micro-batches learned so far."""
+
     def __init__(
         self, config: ModelConfig, device: str = "cpu", *, evaluate_sample: int | None = EVALUATE_SAMPLE
     ) -> None:
-        """`evaluate_sample`: events ranked before learning, a batch; None: all. It has no part in learning, and may be
-        changed at any time, like `limits`.
+        """`evaluate_sample`: events of a batch that are ranked before learning; None: all. It has no influence on what
+        is learned. It may be changed at any time, as may `limits`.
 
         Raises: UnknownConfig where this build cannot make a model of the configuration.
         """
@@ -59,6 +63,7 @@ class Learner:
 
     @property
     def clock(self) -> int:
+        """Accepted events so far."""
         return self.recommender.clock
 
     # --- a batch ---
@@ -67,8 +72,8 @@ class Learner:
     def learn(self, batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
         """Learns from a batch, and from `replay` past targets for each fresh one.
 
-        `replay` may differ from batch to batch; whoever wants to rebuild a version must know what it was. `reference`
-        ranks the same events for comparison, and has no part in learning.
+        `replay` may differ from batch to batch; a batch's record in the manifest holds it. `reference` ranks the same
+        sample for comparison, and has no influence on what is learned.
         """
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
@@ -83,8 +88,8 @@ class Learner:
         return LearnResult(events.accepted, events.duplicates, taught, ranked, paired)
 
     def beyond_limits(self) -> list[str]:
-        """Which limits are exceeded, in words: by a micro-batch that alone has more items or users than there may be
-        rows. It is learned from like any other, and the rows are given to those who need them next."""
+        """The limits that are exceeded, in words. It happens where one micro-batch has more items or users than rows
+        are allowed: it is learned from nevertheless, and the next batches expire the excess."""
         kept = (
             ("TIDEMILL_MAX_ITEMS", self.items.in_use, self.limits.max_items),
             ("TIDEMILL_MAX_USERS", self.users.in_use, self.limits.max_users),
@@ -96,7 +101,7 @@ class Learner:
         ]
 
     def _take_in(self, batch: MicroBatch) -> Events:
-        """Gives rows to whatever is new, everywhere."""
+        """Gives rows to new items and users, in the tables and in every channel."""
         items = take_items(self.items, batch, self.clock, self.limits.max_items)
         if len(items.expired):
             self._forget_items(items.expired)
@@ -113,7 +118,7 @@ class Learner:
         return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users)
 
     def _forget_items(self, expired: Index) -> None:
-        """Takes rows out of everything that refers to them, before they mean other items."""
+        """Removes every reference to expired rows, before they are given to other items."""
         for channel in self.channels:
             channel.forget(expired)
         gone = np.zeros(self.items.size, np.bool_)
@@ -121,7 +126,7 @@ class Learner:
         self.users.forget_items(gone)
 
     def _rank(self, events: Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
-        """Ranks a sample of the events, before anything is learned from them."""
+        """Ranks a sample of the events."""
         most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
         return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
 
@@ -138,7 +143,7 @@ class Learner:
         )
         return together([channel.learn(lesson) for channel in self.channels])
 
-    # --- what travels ---
+    # --- versions ---
 
     @property
     def _tables(self) -> list[RowTable | IdTable]:
@@ -150,7 +155,7 @@ class Learner:
         ]
 
     def _tensors(self) -> dict[str, Array]:
-        """Copies."""
+        """Every tensor that is part of a version, as copies."""
         blend = self.recommender.blend
         tensors: dict[str, Array] = {
             "clock": np.array([self.clock], np.int64),
@@ -163,30 +168,23 @@ class Learner:
         return tensors
 
     def drain(self) -> Update:
-        """The rows touched since the last drain, and the tensors; copies, so that learning may go on meanwhile."""
+        """The rows touched since the last drain, and all tensors; copies, so that learning may go on meanwhile."""
         tables = {table.name: table.drain() for table in self._tables}
         return Update(full=False, tables=tables, tensors=self._tensors())
 
     def snapshot(self) -> Update:
-        """Everything; what a drain has to give is not changed by it."""
+        """Everything, as copies; the next drain is not changed by it."""
         tables = {table.name: table.snapshot() for table in self._tables}
         return Update(full=True, tables=tables, tensors=self._tensors())
 
     @classmethod
-    def restore(
-        cls,
-        config: ModelConfig,
-        state: State,
-        device: str = "cpu",
-        *,
-        evaluate_sample: int | None = EVALUATE_SAMPLE,
-    ) -> "Learner":
-        """A learner that goes on from a version as the one that wrote it would have, bit for bit; of an earlier release
-        as well.
+    def restore(cls, config: ModelConfig, state: State, device: str = "cpu") -> "Learner":
+        """A learner that goes on from a version as the learner that wrote it would have, bit for bit. The version may
+        be an earlier release's.
 
         Raises: ValueError where a table's rows are of another shape than `config` says.
         """
-        learner = cls(config, device, evaluate_sample=evaluate_sample)
+        learner = cls(config, device)
         state = upgraded_state(state)
         for table in (*learner.items.tables, *learner.users.tables):
             if table.name in state.tables or table.name not in LATER_TABLES:
@@ -203,10 +201,8 @@ class Learner:
 
     @torch.no_grad()
     def reset_weights(self, state: State) -> None:
-        """Puts what is learned by gradient back to a version; histories and counts stay.
-
-        Items that came after that version begin anew.
-        """
+        """Puts what is learned by gradient back to a version; histories and counts stay. Items that the version did not
+        have begin anew."""
         state = upgraded_state(state)
         for channel in self.channels:
             channel.reset(state, self.items.names.ids)
@@ -215,13 +211,11 @@ class Learner:
 
 
 def together(parts: list[Taught]) -> Taught:
-    """What became of a lesson in all channels: the loss of the first that has one, and the sums of the rest."""
+    """What all channels learned from a lesson: the first loss there is, and the sums of the other figures."""
     losses = [part.loss for part in parts if part.loss is not None]
     return Taught(
         loss=losses[0] if losses else None,
         fresh=sum(part.fresh for part in parts),
         replayed=sum(part.replayed for part in parts),
-        grad_norm=max((part.grad_norm for part in parts), default=0.0),
-        touched=sum(part.touched for part in parts),
         skipped=any(part.skipped for part in parts),
     )

@@ -1,4 +1,4 @@
-"""What /metrics shows of each micro-batch that was learned."""
+"""The metrics of learning, after each micro-batch."""
 
 import logging
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 
 class LearningMetrics:
+    """Metrics of the learner, its progress and the events, and a warning where a limit is exceeded."""
+
     def __init__(
         self,
         learner: Learner,
@@ -22,13 +24,13 @@ class LearningMetrics:
         metrics: TrainerMetrics,
         health: Health,
     ) -> None:
-        """event_types: their names, in the order of their numbers in a batch."""
+        """event_types: their names; `MicroBatch.type` is an index into them."""
         self._learner, self._progress, self._event_types = learner, progress, tuple(event_types)
         self._metrics, self._health = metrics, health
         self._limits_told: set[str] = set()
 
     def show(self, batch: MicroBatch, result: LearnResult, replay: int, seconds: float) -> None:
-        """The batch was learned, with so many past events for each new one, in so many seconds."""
+        """Shows a batch that was learned in `seconds`, with `replay` past targets for each fresh one."""
         self._metrics.train_step.observe(seconds)
         self._count(batch, result)
         self._show_model(result, replay)
@@ -61,7 +63,7 @@ class LearningMetrics:
         m.ndcg.show(figures.get("prequential_ndcg_at_20"))
 
     def _tell_limits(self) -> None:
-        """Once for each limit that a micro-batch exceeds: nothing is lost by it, but memory is not bounded as said."""
+        """Warns once of each limit that is exceeded: nothing is lost, but more memory is used than the limit says."""
         beyond = self._learner.beyond_limits()
         for line in beyond:
             if (name := line.split()[0]) not in self._limits_told:

@@ -1,4 +1,4 @@
-"""`tidemill trainer`: everything the trainer works with is made here, once."""
+"""`tidemill trainer`: makes everything the trainer works with, once, and runs it."""
 
 import logging
 import os
@@ -34,9 +34,9 @@ from service.settings import TrainerSettings
 from service.stores import model_store
 from service.training.configuration import environment, model_config
 from service.training.gate.gate import GateRules
-from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
+from service.training.publishing.submission import Origin, Submission
 from service.training.reference import Reference
 from service.training.refused_letters import RefusedLetters
 from service.training.restart.rebuild import from_kafka
@@ -46,11 +46,11 @@ from service.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 FIRST_PORT = 9401  # a standby on the same machine takes the next free one
-LEASE_PATIENCE_S = 1.0  # a free lease is there at once; a longer wait is worth a line
+LEASE_PATIENCE_S = 1.0  # a free lease is taken at once; a longer wait is shown in /health
 
 
 def run_trainer(settings: TrainerSettings) -> int:
-    """Until SIGTERM or SIGINT. Raises Fatal and OSError (the metrics port is taken)."""
+    """Runs until SIGTERM or SIGINT. Raises: Fatal; OSError where the metrics port is taken."""
     start_logging("trainer", settings.log_level)
     stop = stop_on_signals()
     metrics = TrainerMetrics()
@@ -66,7 +66,7 @@ def run_trainer(settings: TrainerSettings) -> int:
 
 def _work(settings: TrainerSettings, metrics: TrainerMetrics, health: Health, stop: threading.Event) -> None:
     torch.set_num_threads(settings.threads)
-    # as `use_deterministic_algorithms`, which would import a compiler that is not used here: 1.5 s
+    # the same as `use_deterministic_algorithms`, which also imports a compiler that is not used here, for 1.5 s
     torch.set_deterministic_debug_mode("error")
     store = model_store(settings, checkpoint_url=settings.checkpoint_url, adopt_unsigned=settings.adopt_unsigned)
     run_id = uuid.uuid4().hex
@@ -108,9 +108,9 @@ def _lead(
     metrics: TrainerMetrics,
     health: Health,
     stop: threading.Event,
-    other_kafka: Callable[[], str | None] = lambda: None,
+    other_kafka: Callable[[], str | None],
 ) -> None:
-    """What the trainer that holds the lease does."""
+    """Begins the model or goes on with it, and trains, while this trainer holds the lease."""
     config, device = model_config(settings), _device(settings.device)
     origin = Origin.of(run_id, kafka, config, environment(device))
 
@@ -145,8 +145,8 @@ def _lead(
     with ExitStack() as stack:
         stack.callback(publisher.stop)
         publisher.start()
-        if start.standing.parent is None:  # version 1 is there before the first event is read
-            publisher.submit(Candidate(start.learner.snapshot(), (), {}, 0, {}))
+        if start.standing.parent is None:  # version 1 is published before the first event is read
+            publisher.submit(Submission(start.learner.snapshot(), (), {}, 0, {}))
             start.learner.drain()
             while not publisher.wait_idle(0.2) and not stop.is_set():
                 pass
@@ -204,8 +204,11 @@ def _begin(
 
 
 class _ShownLeases(Leases):
-    """Says in /health when the lease cannot be renewed. It asks on connections of its own that do not wait for longer
-    than a lease lives, so a Redis that has fallen silent shows long before a large blob's time is over."""
+    """Shows in /health when the lease cannot be renewed.
+
+    `leases` has connections of its own, whose timeout is the lifetime of the lease. So a silent Redis shows long before
+    the timeout for a large blob is over.
+    """
 
     def __init__(self, leases: Leases, health: Health) -> None:
         self._leases, self._health = leases, health
@@ -227,7 +230,7 @@ class _ShownLeases(Leases):
 
 
 def _lease(store: Leases, holder: str, ttl: float, health: Health, stop: threading.Event) -> Lease | None:
-    """The lease once it is free; /health says so where that takes longer than a moment. None when stopped."""
+    """Waits for the lease, and says so in /health where it takes longer than LEASE_PATIENCE_S. None when stopped."""
     say = threading.Timer(LEASE_PATIENCE_S, health.set, ("lease", "waiting for the lease: another trainer may hold it"))
     say.start()
     try:

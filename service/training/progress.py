@@ -8,25 +8,29 @@ from model_store.version import BatchRecord, Head
 from service.training.evaluation.measures import RankSums
 from service.training.learner import LearnResult
 
-RECENT_RANKED = 5_000.0  # events after which one counts for half in the prequential figures
+RECENT_RANKED = 5_000.0  # ranked events after which an event counts for half in the prequential figures
 
 
 @dataclass
 class Progress:
-    """What the next manifest will say. Offsets never go back."""
+    """What the next manifest will say of events and batches. Offsets never go back."""
 
     trained_through: dict[TopicPartition, int] = field(default_factory=dict)
     events_trained: int = 0
     batches: list[BatchRecord] = field(default_factory=list)  # since the last version
-    ranked: RankSums = field(default_factory=RankSums)  # over the latest events, with exponential weights
+    ranked: RankSums = field(default_factory=RankSums)  # of the latest events, with exponentially decaying weights
     loss: float | None = None
 
     @classmethod
     def of(cls, manifest: Head) -> "Progress":
+        """The progress that a version had made."""
         return cls(from_topics(manifest.trained_through), manifest.events_trained)
 
     def add(self, batch: MicroBatch, result: LearnResult, replay: int, weights_of_version: int | None = None) -> None:
-        """Raises ValueError when the batch does not continue where the last one ended."""
+        """Adds a batch that was learned. weights_of_version: where the weights then went back to a version, which one.
+
+        Raises: ValueError when the batch has records before those that were learned already.
+        """
         for topic, partition, start, _ in batch.ranges:
             where = TopicPartition(topic, partition)
             at = self.trained_through.get(where)
@@ -48,7 +52,7 @@ class Progress:
         self.loss = result.taught.loss if result.taught.loss is not None else self.loss
 
     def metrics(self) -> dict[str, float]:
-        """What a manifest says of quality: prequential figures over the latest events, and the last loss."""
+        """The metrics of a manifest: prequential figures over the latest events, and the last loss."""
         figures = {} if self.loss is None else {"train_loss": self.loss}
         if self.ranked.n > 0:
             figures["prequential_recall_at_20"] = self.ranked.hit_rate
@@ -56,5 +60,6 @@ class Progress:
         return figures
 
     def take_batches(self) -> tuple[BatchRecord, ...]:
+        """The batches since the last call."""
         taken, self.batches = tuple(self.batches), []
         return taken

@@ -1,7 +1,8 @@
-"""A version known to be good, kept to be compared with: its weights beside the learner's present counts.
+"""The reference: the weights of a version known to be good, which the gate compares the learner's weights with.
 
-Only what learning can ruin is the reference's own: what is learned by gradient. Which items may be listed, counts and
-the event clock are the learner's, since a return to the reference's weights would not change those either.
+Learning can spoil only what is learned by gradient, so the reference has its own copy of that alone. Counts, the event
+clock and which items may be listed are the learner's, because going back to the reference's weights would not change
+them either.
 """
 
 import threading
@@ -20,7 +21,7 @@ Index = NDArray[np.int64]
 
 
 class Reference:
-    """Moved on by one thread and ranked with by another; `borrowed` keeps them apart."""
+    """One thread moves it on (`apply`), another ranks with it; `borrowed` keeps them apart."""
 
     def __init__(self, learning: Recommender) -> None:
         self._learning = learning
@@ -29,21 +30,22 @@ class Reference:
         self._weights: Recommender | None = None
         self._clock = 0  # accepted events that the reference has learned from
         self._size = 0  # rows that it has learned
-        self._empty: dict[str, Array] = {}  # table -> a row of an item that it has not met, [1, ...]
-        self._looked_at = 0  # the learner's clock when strangers were last looked for
+        self._empty: dict[str, Array] = {}  # table -> the row of an item that the reference has not met, [1, ...]
+        self._looked_at = 0  # the learner's clock when `_forget_strangers` last looked
 
     def owns(self, name: str) -> bool:
-        """Whether a table or tensor is the reference's own."""
+        """Whether the reference has its own copy of a table or tensor."""
         return name in self.traits.learned or name == "clock"
 
     def apply(self, update: Update) -> None:
-        """Moves on by what has changed since, or begins with a full update; only what is its own is looked at."""
+        """Moves on to a later version by what has changed since, or begins with a full update. Only what it `owns` is
+        taken over."""
         update = upgraded(update)
         own = _part(update, self.traits.learned)
         with self._lock:
             if update.full:
                 self._weights = Recommender(self._learning.config, self._learning.device)
-                self._weights.beside(self._learning)
+                self._weights.share(self._learning)
             assert self._weights is not None, "a reference begins with a full update"
             for channel in self._weights.channels:
                 channel.apply(own)
@@ -55,7 +57,7 @@ class Reference:
 
     @contextmanager
     def borrowed(self) -> "Iterator[Reference | None]":
-        """The reference, or None while it is being moved on: nobody waits for a comparison."""
+        """The reference, or None before its first update and while it is moved on, so that learning does not wait."""
         if self._weights is None or not self._lock.acquire(blocking=False):
             yield None
             return
@@ -65,19 +67,19 @@ class Reference:
             self._lock.release()
 
     def knows(self, item: Index) -> NDArray[np.bool_]:
-        """[n] whether the reference has learned a row for these items: it was theirs then, and not another's."""
+        """[n] whether the reference has learned these items [n]: their rows were theirs when it learned."""
         known: NDArray[np.bool_] = (item < self._size) & (self._learning.items.since.array[item] < self._clock)
         return known
 
     def begin_batch(self) -> None:
-        """To be called when counts, the clock or items have changed."""
+        """Takes the learner's present items and clock over. To be called before the first `ranks` of a batch."""
         assert self._weights is not None
         self._weights.resize(self._learning.size)
         self._weights.clock = self._learning.clock
         self._forget_strangers(self._weights)
 
     def _forget_strangers(self, weights: Recommender) -> None:
-        """Empties rows that were given to other items since: they are as new to the reference as those in new rows."""
+        """Empties rows that were given to other items since: the reference has not met those items."""
         since = self._learning.items.since.array[: self._size]
         rows = np.flatnonzero(since >= max(self._clock, self._looked_at))
         self._looked_at = self._learning.clock
@@ -87,7 +89,7 @@ class Reference:
                 channel.apply(Update(full=False, tables=emptied))
 
     def ranks(self, contexts: Contexts, item: Index) -> Index:
-        """[B] how many items it would list before each of these."""
+        """[B] how many items the reference would list before each of `item` [B]."""
         assert self._weights is not None
         return self._weights.ranks(contexts, item)
 

@@ -1,5 +1,4 @@
-"""Dead letters that their topic refuses: onto the shelf before anything that covers them is published, and off it again
-when the topic takes them."""
+"""Dead letters that their topic refuses: kept on the shelf, and sent again until the topic takes them."""
 
 import logging
 import threading
@@ -15,19 +14,19 @@ from service.metrics import TrainerMetrics
 
 log = logging.getLogger(__name__)
 
-PENDING_LETTERS = 1_000  # in memory, while the shelf is away: some 30 MB at most. Then the stream is held back
-AGAIN_EVERY_S = 60.0  # whether the topics take by now what they have refused
-SHELF_AGAIN_S = 1.0
+PENDING_LETTERS = 1_000  # in memory while the shelf is away, 30 MB at most; then the trainer takes no more messages
+AGAIN_EVERY_S = 60.0  # between two attempts to send what is on the shelf
+SHELF_AGAIN_S = 1.0  # between two attempts to reach the shelf
 PAGE = 100  # letters sent together
-DELIVERY_S = 10.0  # for a page; where no broker answers there is another time
+DELIVERY_S = 10.0  # for a page; what is not delivered by then is sent at the next attempt
 _CHECK = "dead_letters"
 
 
 class RefusedLetters:
-    """What the trainer does with what the feeder could not deliver. The shelf is asked on a thread of its own, so that
-    one that is silent does not stop learning.
+    """Keeps the letters that the feeder could not deliver. A thread of its own talks to the shelf, so that a silent
+    shelf does not stop learning.
 
-    A version may be published while `kept`: then no letter of what it covers is in memory alone.
+    A version may be published only while `kept`: else a letter of a record that it covers could be lost.
     """
 
     def __init__(
@@ -40,18 +39,18 @@ class RefusedLetters:
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`new_dead_letters` makes what delivers; it is closed after each use, which is rare."""
+        """`new_dead_letters` opens the way to the dead-letter topics; it is closed after each attempt to send."""
         self._shelf, self._topics, self._new_dead_letters = shelf, tuple(topics), new_dead_letters
         self._metrics, self._health, self._clock = metrics, health, clock
         self._pending: deque[Refused] = deque()
-        self._why = ""  # in the broker's words
-        self._again_at = clock()  # at once: there may be some of an earlier run
+        self._why = ""  # the latest refusal, in the broker's words
+        self._again_at = clock()  # at once, since an earlier run may have left letters
         self._wake, self._kept, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._kept.set()
         self._thread = threading.Thread(target=self._run, name="refused-letters", daemon=True)
 
     def put(self, refused: Refused) -> None:
-        """Take a letter; does not wait."""
+        """Takes a letter; does not wait."""
         self._metrics.letters_refused.labels(refused.letter.topic).inc()
         self._kept.clear()
         self._pending.append(fitting(refused))
@@ -59,29 +58,31 @@ class RefusedLetters:
 
     @property
     def kept(self) -> bool:
-        """Whether everything that was put is on the shelf or delivered."""
+        """Whether every letter that was put is on the shelf or delivered."""
         return self._kept.is_set()
 
     def wait_kept(self, timeout_s: float) -> bool:
+        """Waits until `kept`; False where that takes longer."""
         return self._kept.wait(timeout_s)
 
     @property
     def full(self) -> bool:
-        """Whether no more is to be put for now."""
+        """Whether no more letters are to be put for now."""
         return len(self._pending) >= PENDING_LETTERS
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is not on the shelf by now is read from Kafka again by the next trainer."""
+        """Ends the thread. The next trainer reads the records of letters that are not on the shelf again."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(1.0)  # it may be waiting for a broker or for Redis
 
     def step(self) -> float:
-        """Put on the shelf what waits for it, send again what is on it when it is time; seconds until the next step."""
+        """Puts waiting letters on the shelf, and sends those on the shelf where it is time. Returns the seconds until
+        the next step."""
         try:
             self._keep()
             if self._clock() >= self._again_at:
@@ -102,7 +103,7 @@ class RefusedLetters:
                 self._metrics.letters_dropped.labels(refused.letter.topic).inc(gone)
                 log.error("%d letters that %s refuses had to make room for newer ones", gone, refused.letter.address)
         self._kept.set()
-        if self._pending:  # put just before
+        if self._pending:  # `put` was called meanwhile
             self._kept.clear()
 
     def _send_again(self) -> None:
@@ -127,7 +128,7 @@ class RefusedLetters:
             delivered = [name for name, refused in page if refused.letter not in again]
             self._shelf.remove(topic, delivered)
             self._why = next(iter(again.values()), self._why)
-            if not delivered:  # it is the topic, more likely than the letters
+            if not delivered:  # then it is the topic that refuses, more likely than these letters
                 return
             log.info("%d letters that were refused are delivered to the dead letters of %s", len(delivered), topic)
             after = page[-1][0]
@@ -147,7 +148,7 @@ class RefusedLetters:
             self._wake.clear()
             try:
                 wait_s = self.step()
-            except Exception:  # whatever it is, a letter is not to be lost by it, nor publishing stopped in silence
+            except Exception:  # or the thread would end, and with it publishing, in silence
                 log.exception("letters that their topic refuses could not be kept; trying again")
                 wait_s = SHELF_AGAIN_S
             self._wake.wait(wait_s)

@@ -22,26 +22,25 @@ from service.training.feed import Feed
 from service.training.learner import Learner, LearnResult
 from service.training.learning_metrics import LearningMetrics
 from service.training.progress import Progress
-from service.training.publishing.candidate import Candidate, Outcome
 from service.training.publishing.publisher import Publisher
+from service.training.publishing.submission import Outcome, Submission
 from service.training.refused_letters import RefusedLetters
 from service.training.restart.resume import OTHER_KAFKA
 
 log = logging.getLogger(__name__)
 
-SKIPPED_IN_A_ROW = 3  # then the weights go back to the last good version
-COMMIT_EVERY_S = 1.0  # what the broker holds as committed is for monitoring alone
+SKIPPED_IN_A_ROW = 3  # batches; then the weights go back to the last good version
+COMMIT_EVERY_S = 1.0  # committed offsets serve only monitoring
 HOUSEKEEPING_EVERY_S = 0.5
 LAST_VERSION_S = 10.0  # a trainer that is asked to stop waits this long for its last version
 RECEIVE_S = 0.02  # how long one look for the next message takes, at most
-# Micro-batches learned that no version holds yet, beyond which learning waits for the store: the pipe then pushes back,
-# and Kafka keeps the events. Each is some 220 bytes of the next manifest, which thus has 4.4 MB at most; at 20 a second
-# they take 17 minutes.
+# With so many micro-batches in no version yet, learning waits for the store; then the pipe fills up, and the events
+# stay in Kafka. Each is 220 bytes of the next manifest, so that has 4.4 MB at most. At 20 a second it takes 17 minutes.
 MOST_UNPUBLISHED = 20_000
 
 
 class Trainer:
-    """Learns until `stop` is set. Everything it works with is passed in."""
+    """Learns until `stop` is set."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class Trainer:
         other_kafka: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`other_kafka` says why the offsets mean nothing any more, once they do not."""
+        """`other_kafka` returns why the offsets are void, once Kafka's cluster or topics are other ones; else None."""
         self._other_kafka, self._clock = other_kafka, clock
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
         self._start_feeder, self._refused = start_feeder, refused
@@ -70,17 +69,17 @@ class Trainer:
         self._metrics, self._health, self._stop = metrics, health, stop
         self._lag = Lag(clock)
         self._skipped_in_a_row = 0
-        self._good_version = publisher.published_version  # before the last batch that was learned
-        self._paired = PairedSums()  # since the last version, against the gate's reference
-        self._submitted: Future[Outcome] | None = None  # what becomes of the last candidate, as long as it is open
+        self._good_version = publisher.published_version  # as it was before the last batch that was learned
+        self._paired = PairedSums()  # since the last submission, against the gate's reference
+        self._submitted: Future[Outcome] | None = None  # the outcome of the last submission, until it is heard
         self._good_reference: int | None = None  # the version whose weights learning should go back to
-        self._reverted = False  # learning has gone back to the reference since the last candidate
-        self._dirty = False  # something has been learned or passed since the last version
-        self._waits_since: float | None = None  # for the store; None: it does not
+        self._reverted = False  # learning has gone back to the reference since the last submission
+        self._dirty = False  # batches have been taken since the last submission
+        self._waits_since: float | None = None  # since when learning waits for the store; None: it does not wait
         self._housekept = self._committed = self._submitted_at = -1e9
 
     def run(self) -> None:
-        """Raises Fatal; on return, everything learned is published unless the store is away."""
+        """On return, everything learned is published, unless the store is away. Raises: Fatal."""
         feed = Feed(
             self._start_feeder,
             self._progress.trained_through,
@@ -112,7 +111,8 @@ class Trainer:
         self._publish_the_rest()
 
     def _waits_for_store(self) -> bool:
-        """Whether no more is taken for now: so much is in no version yet, or so many refused letters are in memory."""
+        """Whether no batch is to be taken for now: too many are in no version yet, or refused letters fill the
+        memory."""
         unpublished = len(self._progress.batches) + self._publisher.unpublished
         self._metrics.unpublished.set(unpublished)
         why = ""
@@ -130,7 +130,7 @@ class Trainer:
         return True
 
     def take(self, batch: MicroBatch) -> LearnResult:
-        """Learns one micro-batch."""
+        """Learns one micro-batch; afterwards the weights may go back to those of an earlier version."""
         started = time.perf_counter()
         self._lag.ends(batch.end_offsets)
         replay = self._affordable_replay()
@@ -148,14 +148,15 @@ class Trainer:
         return result
 
     def _affordable_replay(self) -> int:
-        """None when more than two full batches wait: fresh events come first. The manifest records what was used."""
+        """How many past targets to replay for each fresh one; 0 when more than two full batches wait, so that fresh
+        events come first. The manifest records what was used."""
         return self._replay if self._lag.events(self._progress.trained_through) <= 2 * self._batch_events else 0
 
     def _after_skipped(self) -> int | None:
-        """A batch with a non-finite loss or gradient left the weights alone; the third in a row resets them.
+        """After a batch whose loss or gradient was not finite: the third in a row resets the weights.
 
-        The step that spoilt them was itself finite and may have been published, so the last good version is the one
-        that was there before the last batch that was really learned.
+        The step that spoilt the weights was itself finite and may have been published. So the last good version is the
+        one that was published before the last batch with a finite gradient. Returns the version gone back to, or None.
         """
         self._metrics.batches_skipped.inc()
         self._skipped_in_a_row += 1
@@ -167,7 +168,8 @@ class Trainer:
         return self._back_to(good, f"{SKIPPED_IN_A_ROW} in a row")
 
     def _after_failing_versions(self) -> int | None:
-        """Where the gate has held back versions for long, learning goes on from the last one that was good."""
+        """Where the gate has held back versions for long, learning goes back to its reference. Returns the version gone
+        back to, or None."""
         self._hear_outcome()
         if self._good_reference is None:
             return None
@@ -177,7 +179,8 @@ class Trainer:
         return back_to
 
     def _back_to(self, version: int, why: str) -> int | None:
-        """The version, or a checkpoint before it, whose weights are the learner's now; None where none can be read."""
+        """Puts the weights back to a version, or to the checkpoint before it. Returns which one; None where none can be
+        read."""
         try:
             at, state = self._publisher.checkpoint(version)
         except (Damaged, NoSuchVersion, StoreUnavailable) as error:
@@ -189,16 +192,17 @@ class Trainer:
         return at
 
     def _hear_outcome(self) -> None:
-        """Of the last candidate, once it is known. Where it failed altogether, the publisher's failure says so."""
+        """Takes in the outcome of the last submission, once there is one. Where it failed, the publisher's `failure` is
+        set."""
         if self._submitted is None or not self._submitted.done():
             return
-        if self._submitted.exception() is None and not self._reverted:  # else it was judged by weights that are gone
+        if self._submitted.exception() is None and not self._reverted:  # else the verdict is on weights that are gone
             self._good_reference = self._submitted.result().back_to
         self._submitted = None
 
     def _publish_if_due(self) -> None:
-        """A version of what was learned; or a snapshot that is wished for, though nothing was, but not too often:
-        where none can be made (of weights that are not numbers), the wish stays."""
+        """Submits what was learned, or nothing new where a snapshot is wanted. The latter not too often: while no
+        snapshot can be written, because weights are not finite, it stays wanted."""
         wanted = self._dirty or (
             self._publisher.wants_snapshot and self._clock() - self._submitted_at >= HOUSEKEEPING_EVERY_S
         )
@@ -209,7 +213,7 @@ class Trainer:
         self._submitted_at = self._clock()
         self._hear_outcome()
         self._submitted = self._publisher.submit(
-            Candidate(
+            Submission(
                 update=self._learner.drain(),
                 batches=self._progress.take_batches(),
                 trained_through=dict(self._progress.trained_through),

@@ -1,7 +1,7 @@
 """What the trainer keeps of each user: the latest items, the latest event keys, how many events.
 
-Both are rings, stored flat with one row a slot: an event touches one slot of each, so a delta carries 12 bytes of them
-an event, not a whole history. Slot j of user u is row u * width + j.
+Items and keys are rings, stored flat with one row a slot: slot j of user u is row u * width + j. An event touches one
+slot of each, so a delta holds 12 bytes an event, not whole histories.
 """
 
 from array import array
@@ -18,13 +18,16 @@ Index = NDArray[np.int64]
 
 
 class UserTable:
+    """Users <-> rows, and the rings and counts of each."""
+
     def __init__(self, length: int) -> None:
-        self.length = length  # L
+        """`length` L: items of a history."""
+        self.length = length
         self.names = IdTable("trainer/user/id")
         self.history = RowTable("trainer/user/history", (), torch.int32, fill=-1)  # [U * L] item rows, -1: none
         self.keys = RowTable("trainer/user/event_key", (), torch.int64)  # [U * LATEST]; 0: none
-        self.counts = RowTable("trainer/user/count", (3,), torch.int64)  # [U, 3] events, of them targets, last clock
-        self._free: list[int] = []
+        self.counts = RowTable("trainer/user/count", (3,), torch.int64)  # [U, 3] events, targets among them, last clock
+        self._free: list[int] = []  # ascending
 
     @property
     def tables(self) -> list[RowTable | IdTable]:
@@ -32,15 +35,19 @@ class UserTable:
 
     @property
     def size(self) -> int:
+        """Rows, in use or free."""
         return len(self.names)
 
     @property
     def in_use(self) -> int:
-        """Users who have a row; the others are free for new ones."""
+        """Rows that have a user."""
         return self.size - len(self._free)
 
     def rows_of(self, ids: Sequence[str], *, limit: int | None) -> Index:
-        """A row for each of these distinct users; new ones get an empty one, from those absent longest if need be."""
+        """[n] a row for each of these distinct users; a new user gets an empty one.
+
+        Where there would be more than `limit` rows, those of the users absent longest are freed.
+        """
         rows = self.names.rows_of(ids)
         new = np.flatnonzero(rows < 0)
         if not len(new):
@@ -72,17 +79,21 @@ class UserTable:
         self._free = sorted(self._free + rows.tolist())
 
     def restored(self) -> None:
+        """Finds the free rows again. To be called after the tables were loaded."""
         self._free = [row for row, user in enumerate(self.names.ids) if not user]
 
     def duplicates(self, user: Index, key: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[n] which of these events, in order, are duplicates (see `model/history.py`)."""
+        """[n] which of these events, in the order of the batch, are duplicates (see `model/history.py`).
+
+        `user` [n]: rows. `key` [n]: the events' keys.
+        """
         known = self.keys.array[: self.size * LATEST].reshape(-1, LATEST)[user]  # [n, LATEST]
         met: NDArray[np.bool_] = (known == key[:, None]).any(1)
         order = np.lexsort((key, user))
         again = (user[order][1:] == user[order][:-1]) & (key[order][1:] == key[order][:-1])
         met[order[1:][again]] = True
-        # Met before is a duplicate, unless others of the user's events were accepted in between: where there are any in
-        # the batch, they are gone through one by one
+        # A key met before is a duplicate, unless enough of the user's events were accepted in between. So where the
+        # user has several events in the batch, they are taken one by one
         duplicate = met.copy()
         users = np.unique(user[met])
         starts, ends = (np.searchsorted(user[order], users, side).tolist() for side in ("left", "right"))
@@ -93,16 +104,16 @@ class UserTable:
         return duplicate
 
     def _latest_keys(self, user: int) -> "array[int]":
-        """Latest last."""
+        """The keys of the user's latest accepted events, latest last."""
         ring = self.keys.array[user * LATEST : (user + 1) * LATEST].tolist()
         oldest = int(self.counts.array[user, 0]) % LATEST
         return array("q", [key for key in ring[oldest:] + ring[:oldest] if key != NO_KEY])
 
     def histories(self, user: Index, item: Index, joins: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """[n, L] what each event's user had done before it, most recent last.
+        """[n, L] the history before each event, most recent last, -1 for padding.
 
-        `user` [n] and `item` [n] are events of the batch, in order; those that join [n] are in the histories of later
-        ones.
+        `user` [n] and `item` [n]: rows of the batch's events, in order. `joins` [n]: whether the event's item is part
+        of the histories of later events.
         """
         length = self.length
         if not len(user):
@@ -111,7 +122,8 @@ class UserTable:
         targets = self.counts.array[distinct, 1].astype(np.int64)  # [u]
         slots = distinct[:, None] * length + (targets[:, None] + np.arange(length)) % length  # oldest first
         stored = self.history.array[slots]  # [u, L]
-        # per user: the stored L, then those that join; an event that r of them come before sees the L before it
+        # flat holds for each user the stored L items, then the items that join. An event after r joining ones of its
+        # user has the window of L that ends before the next
         new = np.bincount(inverse[joins], minlength=len(distinct))
         starts = np.cumsum(new) - new + np.arange(len(distinct)) * length
         flat = np.empty(int(new.sum()) + stored.size, np.int32)
@@ -123,12 +135,12 @@ class UserTable:
         return histories
 
     def append_items(self, user: Index, item: Index) -> None:
-        """Events that go into histories, in order."""
+        """Adds items [n] to the histories of users [n], in order."""
         targets = self.counts.array[:, 1]
         self._append(self.history, self.length, user, item, targets)
 
     def append_keys(self, user: Index, key: NDArray[np.int64], clock: int) -> None:
-        """Accepted events, in order; counts them."""
+        """Adds the keys [n] of accepted events to those of users [n], in order, and counts the events."""
         self._append(self.keys, LATEST, user, key, self.counts.array[:, 0])
         self.counts.array[user, 2] = clock
 
@@ -137,7 +149,7 @@ class UserTable:
             return
         rank = rank_within(user, np.ones(len(user), np.bool_))
         many = np.bincount(user, minlength=int(user.max()) + 1)
-        kept = rank >= many[user] - width  # more would write a slot twice
+        kept = rank >= many[user] - width  # else a slot would be written twice
         slots = (user * width + (counts[user] + rank) % width)[kept]
         table.array[slots] = value[kept]
         table.touch(slots)
@@ -146,7 +158,7 @@ class UserTable:
         self.counts.touch(distinct)
 
     def forget_items(self, expired: NDArray[np.bool_]) -> None:
-        """Histories lose items whose rows were taken back. `expired` [N]."""
+        """Takes expired items out of the histories. `expired` [N]: by row."""
         history = self.history.array[: self.history.size]
         gone = np.flatnonzero((history >= 0) & expired[history])
         history[gone] = -1
@@ -154,7 +166,7 @@ class UserTable:
 
 
 def rank_within(group: Index, counted: NDArray[np.bool_]) -> Index:
-    """[n] how many earlier entries of the same group are counted."""
+    """[n] how many earlier entries of the same group are `counted` [n]."""
     order = np.argsort(group, kind="stable")
     ordered, one = group[order], counted[order].astype(np.int64)
     before = np.cumsum(one) - one

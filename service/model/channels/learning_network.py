@@ -1,8 +1,6 @@
-"""How the network learns: item rows with Adagrad, dense layers with AdamW, negatives and replayed contexts beside the
-fresh ones.
+"""How the network learns: item rows by Adagrad, dense layers by AdamW, from fresh and replayed contexts.
 
-The one place where gradients change anything. Everything random comes from the lesson's generator, and every sum has
-one order: the same lessons give the same bits.
+Everything random comes from the lesson's generator, and every sum has one order: the same lessons give the same bits.
 """
 
 import math
@@ -34,23 +32,22 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Contexts with their targets: fresh ones, then replayed ones, then those with what was disliked in them."""
+    """What one gradient is made of: fresh contexts, then replayed ones, then those whose target was disliked."""
 
     contexts: Contexts  # B of them, none empty
     target: Index  # [B]
     weight: NDArray[np.float32]  # [B] below 0: disliked
-    fresh: int  # so many contexts, the first ones, are fresh
-    replayed: int  # so many come after them
-    judging: int  # so many of those, the first ones, teach how the channels are weighed
+    fresh: int  # the first so many contexts are fresh
+    replayed: int  # the next so many are replayed
+    teaching: int  # the first so many contexts teach the blend; at most `fresh`
 
 
 class LearningNetwork(Network):
-    """The trainer's: it keeps the rows themselves, and what their optimizers remember."""
+    """The trainer's network: it keeps the rows themselves, the state of the optimizers, exemplars and negatives."""
 
-    def __init__(
-        self, config: NetworkConfig, length: int, popularity: Popularity, seed: int, device: str = "cpu"
-    ) -> None:
-        """`popularity`: negatives are drawn in proportion to its counts, and what it has not counted is new."""
+    def __init__(self, config: NetworkConfig, length: int, popularity: Popularity, seed: int, device: str) -> None:
+        """`popularity`: negatives are drawn by its counts, and targets that it has not counted do not teach the
+        blend."""
         super().__init__(config, length, device)
         self._popularity, self._seed = popularity, seed
         self.rows = RowTable(ROWS, (config.dim,), torch.float32, device=device)
@@ -83,7 +80,7 @@ class LearningNetwork(Network):
         self.write(rows, first_rows(self._seed, ids, self.config.dim).to(self.rows.data.device))
 
     def describe(self, rows: Index, changes: Sequence[ItemChange]) -> None:
-        """It learns from behaviour alone."""
+        """Nothing: the network learns from events alone."""
 
     def forget(self, rows: Index) -> None:
         super().forget(rows)
@@ -108,13 +105,13 @@ class LearningNetwork(Network):
         return self.descend(step, self.negatives.take(lesson.step), lesson)
 
     def observe(self, examples: Examples) -> None:
-        """What there is to count was kept by `learn`, for replay."""
+        """Nothing: the network counts nothing."""
 
     def _step(self, lesson: Lesson, random: np.random.Generator) -> Step:
-        """The contexts to learn from, of those that have a history. Keeps the fresh ones, for replay.
+        """The contexts to learn from: those that have a history. Adds the fresh ones to the exemplars.
 
-        Fresh ones whose target has been met before come first, because they alone teach how the channels are weighed:
-        the count of none of an item nobody has met would teach that popularity says little.
+        Fresh contexts whose target has been met before come first, and they alone teach the blend: a target that nobody
+        had met has a count of 0, which would teach that popularity says little.
         """
         config = self.config
         history, target, weight = _with_history(lesson.examples)
@@ -136,11 +133,11 @@ class LearningNetwork(Network):
             weight=np.concatenate([weight[order], old_weight, bad_weight * np.float32(config.dislikes)]),
             fresh=len(target),
             replayed=len(old_target),
-            judging=int(met.sum()),
+            teaching=int(met.sum()),
         )
 
     def descend(self, step: Step, sample: Sample, lesson: Lesson) -> Taught:
-        """Applies one gradient, if it is finite: to the rows, the dense layers and the blend."""
+        """One gradient step, if it is finite, on the rows, the dense layers and the blend."""
         if not step.contexts.n:
             return Taught()
         taught = Taught(fresh=step.fresh, replayed=step.replayed)
@@ -161,11 +158,11 @@ class LearningNetwork(Network):
             local[step.target],
             step.weight,
             Sample(local[sample.rows], sample.log_expected),
-            step.judging,
+            step.teaching,
         )
         squared = sum(float(g.square().sum()) for g in (gradients.rows, gradients.dense.vector, gradients.blend.vector))
         if not (math.isfinite(gradients.loss) and math.isfinite(squared)):
-            return replace(taught, grad_norm=math.inf, skipped=True)
+            return replace(taught, skipped=True)
         rows, accumulated = adagrad_rows(
             rows, gradients.rows, self.adagrad.data.index_select(0, index), self.config.row_rate
         )
@@ -174,7 +171,7 @@ class LearningNetwork(Network):
         self.optimizer.step(self.dense.vector, gradients.dense.vector)
         lesson.blend.learn(gradients.blend)
         loss = gradients.loss / float(np.abs(step.weight).sum())
-        return replace(taught, loss=loss, grad_norm=math.sqrt(squared), touched=len(unique))
+        return replace(taught, loss=loss)
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
@@ -206,13 +203,13 @@ class LearningNetwork(Network):
 
 
 def _with_history(examples: Examples) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
-    """History, item and weight of those whose user had done something before."""
+    """History, item and weight of the examples whose history is not empty."""
     full = (examples.history >= 0).any(1)
     return examples.history[full], examples.item[full], examples.weight[full].astype(np.float32)
 
 
 def adamw(dense: Parameters, config: NetworkConfig) -> AdamW:
-    """Layers decay and have a rate of their own; lag weights do not decay."""
+    """The optimizer of the dense parameters: layers decay, lag weights do not, and each kind has its own rate."""
     rate, decay = dense.like(), dense.like()
     for name in rate.shapes:
         layer = name.startswith(("in_", "out_"))
@@ -222,12 +219,12 @@ def adamw(dense: Parameters, config: NetworkConfig) -> AdamW:
 
 
 def first_rows(seed: int, ids: Sequence[str], dim: int) -> Tensor:
-    """[n, D] rows of length about 1, from seed and ids alone: no matter who comes first, and when."""
+    """[n, D] rows of length about 1, from seed and ids alone, so that the order of arrival does not matter."""
     return torch.from_numpy(uniform_rows(seed, ids, dim) * np.float32(math.sqrt(3 / dim)))
 
 
 def unique_rows(size: int, *rows: Index) -> Index:
-    """The rows that occur, ascending: by marking, since sorting 60,000 of them takes ten times as long."""
+    """The rows that occur in any of `rows`, ascending. By marking: sorting 60,000 rows takes ten times as long."""
     mark = np.zeros(size, np.bool_)
     for part in rows:
         mark[part] = True

@@ -1,7 +1,7 @@
-"""The network: a history becomes a direction in the space of items, and what it knows of an item is the cosine to it.
+"""The network: an encoder makes a direction of each history, and the score of an item is the cosine to it.
 
-How far to trust the cosine against what other channels know is the ranker's matter (ranker.py). This file is what lists
-are made with; learning_network.py is how it learns.
+The blend (ranker.py) learns how much the cosine counts beside other channels' scores. This file is what readers need;
+learning_network.py is how the network learns.
 """
 
 from collections.abc import Sequence
@@ -29,27 +29,29 @@ ROWS = "item/row"
 class NetworkConfig(Section):
     dim: AtLeastOne = 64  # 128 bought little and doubles what travels
     hidden: AtLeastOne = 128
-    negatives: AtLeastOne = 2_048  # a step; 1,024 cost .006 of HR@20 and .009 of MRR@20, and learn a third faster
+    negatives: AtLeastOne = 2_048  # a step; 1,024 cost .006 of HR@20 and .009 of MRR@20, and a step is a third faster
     row_rate: Positive = 0.1  # row-wise Adagrad; .07 has a little less HR@20 and more MRR@20, .14 less of both
     dense_rate: Positive = 2e-3
-    lag_rate: Positive = 1e-2  # of the lag weights: few, and needed soon
-    decay: Annotated[float, Field(ge=0)] = 1e-2  # of the dense layers alone
+    lag_rate: Positive = 1e-2  # of the lag weights; high, because they are few and needed soon
+    decay: Annotated[float, Field(ge=0)] = 1e-2  # weight decay of the dense layers
     replay_capacity: AtLeastOne = 200_000
     replay_recent: AtLeastOne = 20_000
     replay_recent_share: Share = 0.7
-    dislikes: Annotated[float, Field(ge=0)] = 0.0  # how much a dislike counts; 0: it teaches nothing
-    dropout: Share = 0.15  # of a replayed history's items; 0.3 had .003 less HR@20, none was as good
+    dislikes: Annotated[float, Field(ge=0)] = 0.0  # weight of a dislike; 0: nothing is learned from dislikes
+    dropout: Share = (
+        0.15  # share of a replayed history's items that is left out; 0.3 had .003 less HR@20, 0 had as much
+    )
 
 
 class Network:
-    """A reader's: it holds the rows' directions, and not the rows."""
+    """A reader's network: it holds the directions of the item rows, not the rows."""
 
     name = "network"
     width = 1  # the cosine
     personal = True
 
-    def __init__(self, config: NetworkConfig, length: int, device: str = "cpu") -> None:
-        """`length` L: items of a history that are looked at."""
+    def __init__(self, config: NetworkConfig, length: int, device: str) -> None:
+        """`length` L: items of a history."""
         self.config = config
         self.dense = decay_parameters(config.dim, config.hidden, length, device)
         self.unit = RowTable("", (config.dim,), torch.float32, device=device)  # the rows' directions
@@ -73,7 +75,7 @@ class Network:
         self.write(rows, torch.zeros(len(rows), self.config.dim, device=self.unit.data.device))
 
     def write(self, rows: Index, values: Tensor) -> None:
-        """Takes rows [n] over: their values [n, D]."""
+        """Sets rows [n] to values [n, D]."""
         self.unit.data[torch.from_numpy(rows).to(self.unit.data.device)] = normalise(values)[0]
 
     def apply(self, update: Update) -> None:
@@ -82,10 +84,10 @@ class Network:
         if (changed := update.tables.get(ROWS)) is not None:
             self.resize(changed.size)
             values = torch.from_numpy(np.array(changed.values)).to(self.unit.data)
-            self.write(np.array(changed.index), values)  # a copy: what is read may be read-only
+            self.write(np.array(changed.index), values)  # copies: arrays of an update may be read-only
 
     def candidates(self, contexts: Contexts, n: int, clock: int) -> Index:
-        """Those nearest to the history's direction; none for an empty history."""
+        """The items nearest to the history's direction; none for an empty history."""
         size = self.unit.size
         cosine = self._directions(contexts) @ self.unit.data[:size].T
         best = best_rows(cosine, n, least=-np.inf)
@@ -96,10 +98,10 @@ class Network:
         directions = self._directions(contexts)
         return torch.einsum("bd,bcd->bc", directions, self.unit.data[rows]).unsqueeze(2)
 
-    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int = 0) -> None:
-        """Without a history the network says nothing."""
+    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int) -> None:
+        """Nothing: the cosine depends on the history."""
 
-    def asked_by(self, contexts: Contexts, weights: Tensor) -> AddScores:
+    def adder(self, contexts: Contexts, weights: Tensor) -> AddScores:
         query = self._directions(contexts) * weights  # [B, D]
 
         def add(scores: Tensor, start: int) -> None:
@@ -108,7 +110,7 @@ class Network:
         return add
 
     def share(self, other: Channel) -> None:
-        """All of its tables are learned."""
+        """Nothing: all of its tables are learned by gradient."""
 
     def _directions(self, contexts: Contexts) -> Tensor:
         """[B, D] of length 1; 0 for an empty history."""

@@ -1,11 +1,11 @@
 """Decayed popularity: how often an item was the target lately, at several half-lives.
 
-Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time Decay Model for Streaming
-Systems", ICDE 2009): an event at time t weighs exp(lambda t), which never changes, and the reader divides by
-exp(lambda now). Sums of such weights overflow, so the table keeps their logarithm, in float64: at a billion events and
-a half-life of a thousand, lambda t is 7e5, known to 1e-10. Nothing is written but the rows of the events themselves.
+Forward decay (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay: A Practical Time Decay Model for Streaming Systems",
+ICDE 2009): an event at time t weighs exp(lambda t), which never changes, and a reader divides by exp(lambda now). So
+only the rows of the events themselves are written. Sums of such weights overflow, so the table keeps their logarithms,
+in float64: at a billion events and a half-life of a thousand, lambda t is 7e5, known to 1e-10.
 
-Time is the number of accepted events, not seconds: deterministic, and the same at any replay speed.
+Time is the event clock, the number of accepted events, so that it is the same at any speed of replay.
 """
 
 import math
@@ -24,13 +24,16 @@ from service.model.contexts import Contexts
 from service.model.row_table import RowTable
 from service.model.selection import best_rows
 
-# No item counts for less: it keeps the logarithm finite, and a bound (rather than a sum, which would be smoother)
-# needs neither exp nor log when a million items are scored. One event of five half-lives ago is still told from none.
+# The least count of an item, which keeps the logarithm finite. A bound, because a sum (which would be smoother) needs
+# exp and log when a million items are scored. An event of five half-lives ago still counts for more.
 FLOOR = 0.02
 
 
 class PopularityConfig(Section):
-    half_lives: tuple[Positive, ...] = (1_000.0, 20_000.0)  # events: what is going on now, and what is popular
+    half_lives: tuple[Positive, ...] = (
+        1_000.0,
+        20_000.0,
+    )  # events: what is popular now, and what is popular on the whole
 
 
 class Popularity:
@@ -54,7 +57,7 @@ class Popularity:
     def tensors(self) -> dict[str, Array]:
         return {"popularity/half_life": self.half_lives.copy()}
 
-    # -- what readers ask ----------------------------------------------------------------------------------------------
+    # -- for readers ---------------------------------------------------------------------------------------------------
 
     def resize(self, size: int) -> None:
         self.table.resize(size)
@@ -75,31 +78,31 @@ class Popularity:
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         return self.features(clock, rows.reshape(-1)).view(*rows.shape, self.width)
 
-    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int = 0) -> None:
+    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int) -> None:
         stop = min(start + scores.shape[1], self.table.size)
         scores[:, : stop - start] += weights @ self.features(clock, slice(start, stop)).T
 
-    def asked_by(self, contexts: Contexts, weights: Tensor) -> None:
-        """Popularity knows no histories."""
+    def adder(self, contexts: Contexts, weights: Tensor) -> None:
+        """None: popularity does not depend on histories."""
 
     def share(self, other: Channel) -> None:
         assert isinstance(other, Popularity)
         self.table = other.table
 
-    # -- what the trainer does -----------------------------------------------------------------------------------------
+    # -- for the trainer -----------------------------------------------------------------------------------------------
 
     def begin(self, rows: NDArray[np.int64], ids: Sequence[str]) -> None:
-        """A new item has no count."""
+        """Nothing: the row of a new item is empty, a count of 0."""
 
     def describe(self, rows: NDArray[np.int64], changes: Sequence[ItemChange]) -> None:
-        """What items are has no part in how often they are taken."""
+        """Nothing: only events are counted."""
 
     def learn(self, lesson: Lesson) -> Taught:
         """Nothing here is learned by gradient."""
         return Taught()
 
     def observe(self, examples: Examples) -> None:
-        """Counts events."""
+        """Adds the examples to the counts of their items, each with its weight."""
         rows, times, weight = examples.item, examples.time, examples.weight
         if not len(rows):
             return
@@ -116,7 +119,7 @@ class Popularity:
         self.table.touch(unique)
 
     def log_counts(self, clock: int, rows: Tensor | slice | None = None) -> Tensor:
-        """[n, K] float64: log of the decayed count as of `clock`, -inf for none."""
+        """[n, K] float64: log of the rows' decayed counts at `clock`, -inf for none; of all rows by default."""
         data = self.table.data
         if isinstance(rows, Tensor):
             logs = data.index_select(0, rows)
@@ -125,11 +128,11 @@ class Popularity:
         return logs - torch.from_numpy(self.rate * clock).to(logs.device)
 
     def features(self, clock: int, rows: Tensor | slice | None = None) -> Tensor:
-        """[n, K] float32: log(max(count, FLOOR)), what the logits use."""
+        """[n, K] float32: log(max(count, FLOOR)), the scores of the rows; of all by default."""
         return self.log_counts(clock, rows).clamp_(min=math.log(FLOOR)).float()
 
     def has_met(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[n] whether there was any event of these."""
+        """[n] whether any event of these items was counted."""
         counts = self.table.data[torch.from_numpy(rows).to(self.table.data.device), 0]
         met: NDArray[np.bool_] = torch.isfinite(counts).cpu().numpy()
         return met
@@ -138,4 +141,4 @@ class Popularity:
         self.table.load(state.table(self.table.name))
 
     def reset(self, state: State, ids: Sequence[str]) -> None:
-        """Counts stay."""
+        """Nothing: counts stay."""

@@ -1,1 +1,1 @@
-"""Encoders: from a history of items to a direction in their space."""
+"""Encoders, one a file: from a history of items to a direction in the space of items."""

@@ -1,8 +1,8 @@
-"""How well a stream would have been predicted, in one process and without a broker.
+"""How well a file of events would have been predicted, in one process and without a broker.
 
-The protocol (prequential: test, then train): events in the file's order; the first fifth only learned from; then every
-event whose user has been seen and whose item is known is ranked against all items known so far, before it is learned
-from. The weights lag by at most one batch of 256 events, the user's own history is current.
+The protocol is prequential (test, then train). Events are taken in the file's order, and the first fifth is only
+learned from. Then every event whose user and item are known is ranked against all items known so far, before it is
+learned from. The weights lag by one batch of 256 events at most; the user's history is current.
 """
 
 import time
@@ -18,16 +18,18 @@ from service.training.evaluation.measures import RankSums
 from service.training.learner import Learner, LearnResult
 
 BATCH_EVENTS = 256  # the lag that the protocol allows
-WARM_UP = 0.2
+WARM_UP = 0.2  # share of the lines that is only learned from
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    events: int  # accepted, that is not duplicates
+    """The figures of one file."""
+
+    events: int  # accepted: all but duplicates
     duplicates: int
-    skipped: int  # batches without a finite gradient
+    skipped: int  # batches whose loss or gradient was not finite
     ranked: int
-    hit_rate: float  # at 20, as the two below; 0 where nothing was ranked
+    hit_rate: float  # at 20, as are the two below; 0 where nothing was ranked
     mrr: float
     ndcg: float
     seconds: float  # reading, ranking and learning
@@ -46,12 +48,12 @@ def evaluate_file(
     batch_events: int = BATCH_EVENTS,
     progress: Callable[[int], None] = lambda lines: None,
 ) -> Evaluation:
-    """Reads a file of events once, into a learner that is new. `progress` is told how many lines have been taken in.
+    """Reads a file of events once, into a new learner. `progress` is called with the number of lines read so far.
 
-    Raises FileError where the file cannot be read to its end, or none of its lines is an event.
+    Raises: FileError where the file cannot be read to its end, or none of its lines is an event.
     """
-    learner.evaluate_sample = None  # how many a fifth is shows only at the end, so the first one is ranked as well
-    results: list[tuple[int, LearnResult]] = []  # of each batch, with how many lines came before it
+    learner.evaluate_sample = None  # also in the first fifth: how many events that is shows only at the end
+    results: list[tuple[int, LearnResult]] = []  # the lines before each batch, and its result
     lines = 0
     began = time.perf_counter()
     for batch in micro_batches(reading, list(learner.config.history.event_weights), batch_events):

@@ -1,4 +1,4 @@
-"""How good a list was: the next item is ranked among all items, before it is learned from (test, then train)."""
+"""Measures of ranking, from how many items came before each target."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ CUTOFF = 20
 
 @dataclass
 class RankSums:
-    """Sums over ranked events of the measures at 20: hit rate (recall, as there is one target), MRR and NDCG."""
+    """Sums over ranked events of the measures at 20: hits (hit rate is recall, with one target), MRR and NDCG."""
 
     n: float = 0.0
     hits: float = 0.0
@@ -20,7 +20,7 @@ class RankSums:
 
     @classmethod
     def of(cls, ahead: NDArray[np.int64]) -> "RankSums":
-        """`ahead` [B]: how many items came before each target, 0 for one that led the list.
+        """`ahead` [B]: how many items came before each target.
 
         >>> sums = RankSums.of(np.array([0, 2, 20]))
         >>> sums.n, sums.hits, round(sums.mrr, 4), sums.ndcg
@@ -35,7 +35,7 @@ class RankSums:
         )
 
     def add(self, other: "RankSums", half_life: float = math.inf) -> None:
-        """Adds events; those from before count for half after `half_life` of them."""
+        """Adds events. Earlier ones count for half after `half_life` further events."""
         fade = 0.5 ** (other.n / half_life)
         self.n = self.n * fade + other.n
         self.hits = self.hits * fade + other.hits
@@ -44,7 +44,7 @@ class RankSums:
 
     @property
     def hit_rate(self) -> float:
-        """Mean over the events; 0 without any, as the next two."""
+        """The mean over the events; 0 without any, as are the next two."""
         return self.hits / self.n if self.n else 0.0
 
     @property
@@ -57,14 +57,15 @@ class RankSums:
 
 
 def ndcg_of(ahead: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[B] NDCG at 20 of each event, from how many items came before its target."""
+    """[B] NDCG at 20 of each event. `ahead` [B]: how many items came before its target."""
     gain: NDArray[np.float64] = np.where(ahead < CUTOFF, 1 / np.log2(np.minimum(ahead, CUTOFF) + 2.0), 0.0)
     return gain
 
 
 @dataclass
 class PairedSums:
-    """Two rankers on the same events: sums of the difference of their NDCG at 20, of its square, and of one's own."""
+    """Our ranking and the reference's of the same events: sums of the difference of their NDCG at 20, of its square,
+    and of the reference's NDCG at 20."""
 
     n: float = 0.0
     difference: float = 0.0
@@ -73,13 +74,13 @@ class PairedSums:
 
     @classmethod
     def of(cls, ours: NDArray[np.int64], reference: NDArray[np.int64]) -> "PairedSums":
-        """From how many items came before each target, by our ranking and by the reference's, each [B]."""
+        """`ours` [B], `reference` [B]: how many items came before each target by either ranking."""
         theirs = ndcg_of(reference)
         difference = ndcg_of(ours) - theirs
         return cls(float(len(ours)), float(difference.sum()), float(np.square(difference).sum()), float(theirs.sum()))
 
     def add(self, other: "PairedSums", half_life: float = math.inf) -> None:
-        """Adds events; those from before count for half after `half_life` of them."""
+        """Adds events. Earlier ones count for half after `half_life` further events."""
         self._fade(0.5 ** (other.n / half_life))
         self.n += other.n
         self.difference += other.difference
@@ -94,17 +95,17 @@ class PairedSums:
 
     @property
     def mean(self) -> float:
-        """Our NDCG less the reference's."""
+        """Our mean NDCG less the reference's; 0 without any events."""
         return self.difference / self.n if self.n else 0.0
 
     @property
     def reference(self) -> float:
-        """The reference's NDCG."""
+        """The reference's mean NDCG; 0 without any events."""
         return self.reference_ndcg / self.n if self.n else 0.0
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, as if events were independent."""
+        """The standard error of `mean`, as if events were independent."""
         if self.n < 2:
             return math.inf
         variance = max(0.0, self.squared / self.n - self.mean**2)

@@ -1,4 +1,4 @@
-"""Test, then train: which events of a batch are ranked before they are learned from, and how well that goes."""
+"""Test, then train: a sample of a batch's events is ranked before the batch is learned from."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,16 @@ from service.training.reference import Reference
 
 Index = NDArray[np.int64]
 
-# What it may cost: items gone over, and scores worked out, for one batch (on average; see `how_many`)
+# What ranking may cost a batch, on average (see `how_many`): item rows read, and scores computed
 ROWS_A_BATCH = 1 << 15
 SCORES_A_BATCH = 1 << 19
 
 
 def how_many(sample: int | None, items: int, step: int) -> int | None:
-    """At most so many events of this batch are to be ranked, where `sample` a batch are wished for; None: all.
+    """How many events of this batch to rank at most, where `sample` a batch are wanted; None: all.
 
-    It takes no more than a tenth of a step however many items there are. What a pass over all items costs is mostly
-    reading them, so a large model has few passes, of many events each.
+    Ranking takes a tenth of a step at most, however many items there are. A pass over all items costs mostly the
+    reading of their rows, so with many items there are few passes, of many events each.
     """
     if sample is None:
         return None
@@ -32,7 +32,8 @@ def how_many(sample: int | None, items: int, step: int) -> int | None:
 
 
 def choose(events: Events, most: int | None) -> Index:
-    """Which events to rank: at even distances, of those whose user and item were known. At most `most`; None: all."""
+    """[m] which events to rank, m <= `most` (None: all): at even distances, among those whose user and item are
+    known."""
     eligible = np.flatnonzero(events.user_known & events.item_known)
     if most is None:
         return eligible
@@ -42,7 +43,8 @@ def choose(events: Events, most: int | None) -> Index:
 def rank(
     model: Recommender, events: Events, chosen: Index, reference: Reference | None = None
 ) -> tuple[RankSums, PairedSums]:
-    """How well `model` ranks the chosen events; and beside `reference`, those whose item that one knows."""
+    """How well `model` ranks the chosen events [m]; and compared with `reference`, those whose item the reference
+    knows."""
     sums, paired = RankSums(), PairedSums()
     if reference is not None and len(chosen):
         reference.begin_batch()

@@ -1,18 +1,19 @@
-"""Whether a version may go live: it must be in good health, and predict no worse than one known to be good.
+"""Whether a version may go live: its weights must be sound, and must predict no worse than weights known to be good.
 
-The yardstick is a *reference*: a version that was found good, some thousand events ago. The trainer's present weights
-and the reference's rank the same events before anyone learns from them, so a hard hour of the stream counts against
-neither, and what is compared is only what learning has done since. Two things are looked for:
+The gate compares with a *reference*: a version that was found good, some thousand events ago. The trainer's present
+weights and the reference's rank the same events before they are learned from. So a stretch of the stream that is hard
+to predict counts against neither, and the difference is only what learning has done since. The gate looks for two
+things:
 
 * present weights that do worse than the reference's: learning has spoilt something;
-* a reference that does much worse than it used to, with present weights no better: the stream itself has gone bad (a
-  broken producer, say). A stream that has only moved on is told from it by learning, which soon does better on it.
+* a reference that does much worse than it used to, with present weights no better: the stream itself has gone bad (by a
+  broken producer, for example). Where the stream has only changed, learning soon does better on it than the reference.
 
-A version that fails is published and does not go live; when that lasts, learning goes back to the reference's weights.
-The tests are the usual ones for two rankers on the same queries (paired) and for a fall of a mean, with a significance
-that chance reaches once in many thousand looks.
+A version that fails is published but does not go live. When versions fail for long, learning goes back to the
+reference's weights. The tests are the usual ones for two rankers on the same queries (paired) and for a fall of a mean,
+with a significance that chance reaches once in many thousand looks.
 
-No I/O and no clock: time is counted in ranked events.
+No I/O and no clock: time is counted in events.
 """
 
 import math
@@ -24,52 +25,54 @@ from service.training.gate.norms import Norms
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """Numbers with their reasons; what they were measured on is in docs/decisions/gate.md."""
+    """Numbers with their reasons; docs/decisions/gate.md says what they were measured on."""
 
     enabled: bool = True
-    grown: int = 20_000  # events of a reference to go by: a young model moves far, and gets worse before it gets better
-    young: int = 1_000  # events; a model that has doubled its experience since the reference takes a new one
-    least: float = 200.0  # ranked events; with fewer nothing is said of quality
-    window: float = 2_000.0  # ranked events over which the comparison fades to a half
-    recent: float = 300.0  # the same, for what the stream is like now
-    usual: float = 10_000.0  # the same, for what it is like on the whole
-    significance: float = 4.0  # standard errors; the comparison is looked at many times a minute
-    tolerance: float = 0.05  # of the reference's NDCG; a smaller loss is nobody's business
-    fall: float = 0.5  # of what the reference usually reaches: below, the stream is not what it was
-    patience: int = 50_000  # events; a stream that stays strange for so long is what the stream is like now
+    # a reference counts from so many learned events on: a younger model moves far, and gets worse before it gets better
+    grown: int = 20_000
+    young: int = 1_000  # from so many learned events on, a model twice as old as its reference takes a new one
+    least: float = 200.0  # ranked events; with fewer, quality decides nothing
+    window: float = 2_000.0  # half-life of the comparison, in ranked events
+    recent: float = 300.0  # the same, for how predictable the stream is now
+    usual: float = 10_000.0  # the same, for how predictable it usually is
+    significance: float = 4.0  # standard errors; many, because the comparison is looked at many times a minute
+    tolerance: float = 0.05  # share of the reference's NDCG; a smaller loss is ignored
+    fall: float = 0.5  # share of the reference's usual NDCG; below it the stream counts as strange
+    patience: int = 50_000  # events; a stream that is strange for so long counts as the usual one from then on
     advance: float = 10_000.0  # ranked events after which a good version becomes the reference
-    revert: float = 1_000.0  # ranked events with a failing version before learning goes back
-    reopen: int = 10_000  # events after which a closed gate that nothing speaks against opens, ranked or not
-    growth: float = 10.0  # times the reference's norms: weights that explode, not weights that grow
-    moved: float = 0.5  # share of the rows the reference has that one version moves by more than half their length
+    revert: float = 1_000.0  # ranked events with failing versions after which learning goes back
+    reopen: int = 10_000  # events after which a closed gate opens where no test fails, however few were ranked
+    growth: float = 10.0  # times the reference's norms; beyond, weights explode
+    moved: float = 0.5  # share of the reference's rows that one version may move by more than half their length
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to become of a version, and of the reference."""
+    """What is to be done with a version."""
 
     why_not: str | None = None  # why it must not go live; None: it may
-    advance: bool = False  # it is good, and the reference has served for long enough: it becomes the reference
-    go_back: bool = False  # versions have failed for so long that learning should go back to the reference's weights
+    advance: bool = False  # it is to become the reference
+    go_back: bool = False  # learning should go back to the reference's weights, since versions have failed for long
     norms: Norms = field(default_factory=Norms)  # of its weights
 
 
 class Gate:
-    """`observe` what was measured with each candidate, then ask for its `verdict`."""
+    """For each submission call `observe` with its measurement, then `verdict`."""
 
     def __init__(self, rules: GateRules, *, opened: bool = True, events: int = 0) -> None:
-        """opened: whether the version before was let through, which holds until there is evidence. events: learned."""
+        """opened: whether the last version was let through; until there is evidence, the same holds for the next ones.
+        events: learned so far."""
         self.rules = rules
         self._reference_norms = Norms()
         self._sums, self._recent, self._usual = PairedSums(), PairedSums(), PairedSums()
         self._since_reference = 0.0
-        self._strange_since: int | None = None  # events
+        self._strange_since: int | None = None  # events learned when the stream became strange; None: it is not
         self._failing = 0.0  # ranked events since versions began to fail
         self._opened = opened or not rules.enabled
         self._events = self._events_at_reference = self._events_when_closed = events
 
     def observe(self, measured: PairedSums, events: int) -> None:
-        """Adds a comparison on events that nobody had learned from. events: learned in all."""
+        """Adds a comparison on events that had not been learned from. events: learned in all."""
         self._events = events
         rules = self.rules
         self._sums.add(measured, half_life=rules.window)
@@ -81,7 +84,7 @@ class Gate:
             self._failing += measured.n
 
     def verdict(self, norms: Norms) -> Verdict:
-        """What is to become of the version whose weights are like this."""
+        """What is to be done with the version whose weights have these norms."""
         why_not = self._why_not(norms)
         if why_not is None:
             self._opened, self._failing = True, 0.0
@@ -104,7 +107,7 @@ class Gate:
 
     @property
     def _is_grown(self) -> bool:
-        """Whether the reference is something to go by."""
+        """Whether the reference has learned enough to be compared with."""
         return self._events_at_reference >= self.rules.grown
 
     def _knows_little(self) -> bool:
@@ -122,12 +125,12 @@ class Gate:
         self._events_at_reference = self._events
 
     def reverted(self) -> None:
-        """To be called when learning has gone back: the evidence was of weights that are gone."""
+        """To be called when learning has gone back: the evidence so far is about weights that are gone."""
         self._sums, self._recent, self._failing = PairedSums(), PairedSums(), 0.0
 
     @property
     def difference(self) -> float | None:
-        """NDCG at 20 of the present weights less the reference's, on the same events; None without any."""
+        """NDCG at 20 of the present weights less the reference's, on the same events; None without any events."""
         return self._sums.mean if self._sums.n else None
 
     def _illness(self, norms: Norms) -> str | None:
@@ -165,7 +168,7 @@ class Gate:
             and recent.reference < rules.fall * usual.reference
             # an NDCG is between 0 and 1, so its variance is at most its mean
             and usual.reference - recent.reference > rules.significance * math.sqrt(usual.reference / recent.n)
-            and recent.mean <= rules.significance * recent.standard_error  # learning does not find its way in it
+            and recent.mean <= rules.significance * recent.standard_error  # nor does learning do better
         )
         if not strange:
             self._strange_since = None

@@ -1,4 +1,4 @@
-"""What the gate goes by, from version to version: the norms of the weights, and the reference with its alias."""
+"""Keeps the gate's inputs from version to version: the norms of the weights, and the reference with its alias."""
 
 import logging
 
@@ -20,7 +20,7 @@ REFERENCE = "reference"  # the alias of the version that the gate compares with
 
 
 class GateKeeper:
-    """`judge` each candidate, then say what became of it with `released`, or `could_not_write`."""
+    """For each submission call `judge`, then `released` where a version was made of it, else `could_not_write`."""
 
     def __init__(
         self,
@@ -34,28 +34,29 @@ class GateKeeper:
         metrics: TrainerMetrics,
         health: Health,
     ) -> None:
-        """opened, events: whether the gate was open when the last run ended, and how much had been learned."""
+        """opened: whether the gate was open when the last run ended. events: learned by then."""
         self.reference = reference
         self.version: int | None = None  # the reference's; None until there is one
         self._store, self._lease, self._metrics, self._health = store, lease, metrics, health
         self._gate = Gate(rules, opened=opened, events=events)
         self._norms = NormTracker(reference.traits.learned)
         self._changes = Changes(reference.owns)  # since the reference
-        self._unnamed = False  # the store has not taken the reference's alias yet
+        self._unnamed = False  # the alias does not name the present reference yet
 
     def begin(self, state: State, version: int, reference: State | None) -> None:
-        """state: what learning goes on from. version: the reference, and its state where that is another."""
+        """Begins with a model that goes on from `state`. version: the reference; reference: its state, where it differs
+        from `state`."""
         everything = (reference or state).snapshot(self.reference.owns)
         self._norms.measure(State(), state.snapshot(self.reference.owns))
         self._take(everything, NormTracker(self.reference.traits.learned).measure(State(), everything), version)
         if reference is not None:
-            self._changes.add(state.snapshot(self.reference.owns))  # what differs is not known, so everything may
+            self._changes.add(state.snapshot(self.reference.owns))  # which rows differ is not known, so all may
 
     def judge(self, before: State, update: Update, measured: PairedSums, events: int, *, reverted: bool) -> Verdict:
-        """What is to become of the version that `update` makes.
+        """What is to be done with the version that `update` makes of the state `before`.
 
-        before: what `update` is about to be applied to. measured: against the reference, while it was learned.
-        reverted: its weights went back to the reference's.
+        measured: the comparison with the reference, on its events. events: learned in all. reverted: learning went back
+        to the reference's weights since the last submission.
         """
         norms = self._norms.measure(before, update)
         self._changes.add(update)
@@ -68,7 +69,7 @@ class GateKeeper:
         return verdict
 
     def released(self, version: int, state: State, verdict: Verdict) -> None:
-        """The version is published, of this state. Raises: LeaseLost."""
+        """To be called when a version of this state is published. Raises: LeaseLost."""
         why_not = verdict.why_not
         self._health.set("gate", OK if why_not is None else f"versions are published and do not go live: {why_not}")
         if why_not is None and (verdict.advance or self.version is None):
@@ -78,7 +79,7 @@ class GateKeeper:
             self._name_reference()
 
     def could_not_write(self, error: InvalidUpdate) -> None:
-        """No version could be made at all: the weights are not numbers."""
+        """To be called when no version could be made, since weights are not finite."""
         log.error("no version can be made of weights that are not numbers: %s", error)
         self._health.set("gate", f"no version can be made: {error}")
         self._metrics.versions_held_back.inc()
@@ -90,7 +91,8 @@ class GateKeeper:
         self.version = version
 
     def _name_reference(self) -> None:
-        """Gives the reference its alias, by which the next run finds it; where that fails, with the next version."""
+        """Moves the alias to the reference, so that the next run finds it. Where that fails, again with the next
+        version."""
         assert self.version is not None
         try:
             self._store.move(self.version, "found good", alias=REFERENCE, lease=self._lease)

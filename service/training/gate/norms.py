@@ -1,4 +1,4 @@
-"""The weights of a version in four numbers, kept at the cost of what changes."""
+"""Norms of a version's weights, computed at the cost of the rows that change."""
 
 import math
 from collections.abc import Collection
@@ -11,15 +11,15 @@ from model_store.weights import Rows, State, Update
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """The weights of a version in four numbers."""
+    """The norms of a version's weights."""
 
-    row_norm: float = 0.0  # root mean square over item rows of their length
+    row_norm: float = 0.0  # root mean square of the item rows' lengths
     dense_norm: float = 0.0  # length of the network's parameters
-    rows_moved: float = 0.0  # share of the reference's rows that moved by more than half their length at once
+    rows_moved: float = 0.0  # share of the reference's rows that this version moved by more than half their length
     finite: bool = True
 
     def figures(self) -> dict[str, float]:
-        """As a manifest's metrics; what is not finite is left out."""
+        """As metrics of a manifest; norms that are not finite are left out."""
         found = {"row_norm": self.row_norm, "dense_norm": self.dense_norm, "rows_moved": self.rows_moved}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
@@ -29,16 +29,17 @@ class NormTracker:
 
     def __init__(self, learned: Collection[str]) -> None:
         self._learned = learned
-        self._squares: dict[str, float] = {}  # of all rows, by table
-        self._sizes: dict[str, int] = {}
-        self._settled: dict[str, int] = {}  # rows below have been learned for a while; a new one's first steps are long
+        self._squares: dict[str, float] = {}  # table -> sum of the squares of all rows
+        self._sizes: dict[str, int] = {}  # table -> rows
+        # table -> rows below this are settled; the first steps of a new row are long
+        self._settled: dict[str, int] = {}
 
     def settle(self, update: Update) -> None:
-        """The rows that are there now have been learned for long enough to move little."""
+        """From now on the rows of `update`'s tables count as settled: they should move little."""
         self._settled |= {name: rows.size for name, rows in update.tables.items() if name in self._learned}
 
     def measure(self, before: State, update: Update) -> Norms:
-        """What the weights are like once `update` is applied to `before`, which must be in the order of versions."""
+        """The norms once `update` is applied to `before`. To be called for each version, in order."""
         if update.full:
             self._squares, self._sizes = {}, {}
         moved = sum(
@@ -57,7 +58,7 @@ class NormTracker:
         )
 
     def _measure(self, name: str, rows: Rows, before: State, full: bool) -> int:
-        """Takes the rows of a table in; how many settled ones moved by more than half their length at once."""
+        """Takes in the changed rows of a table. Returns how many settled ones moved by more than half their length."""
         new = np.asarray(rows.values, dtype=np.float64)  # [n, D]
         squares = np.square(new).sum(1)  # [n]
         self._sizes[name] = rows.size
@@ -76,6 +77,6 @@ class NormTracker:
 
 
 def _squares_of(state: State, name: str) -> float:
-    """Of the rows that are finite: the others are about to be replaced, or are met again as not finite."""
+    """The sum of squares of the rows that are finite. The others are replaced by the update, or found in it again."""
     squares = np.square(np.asarray(state.table(name), dtype=np.float64)).sum(1)
     return float(squares[np.isfinite(squares)].sum())

@@ -1,1 +1,1 @@
-"""From what was learned to a version that readers can load."""
+"""Making versions that readers can load of what was learned."""

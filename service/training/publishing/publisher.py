@@ -1,7 +1,7 @@
-"""From what the learner changed to a live version, on a thread of its own, so that learning does not wait for Redis.
+"""Makes versions of what the learner changed, on a thread of its own, so that learning does not wait for Redis.
 
-One candidate is under way at a time; what is learned meanwhile goes into the next. A version is what has changed in the
-sum of all candidates since the one before. Whether it goes live is the gate's decision.
+One submission is under way at a time; what is learned meanwhile goes into the next. A version holds what has changed in
+the draft since the version before. The gate decides whether it goes live.
 """
 
 import logging
@@ -21,7 +21,6 @@ from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.training.gate.gate import Verdict
 from service.training.gate.keeper import GateKeeper
-from service.training.publishing.candidate import Candidate, Origin, Outcome, Standing
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
 from service.training.publishing.pointer import Pointer
@@ -29,15 +28,16 @@ from service.training.publishing.release import Releaser
 from service.training.publishing.retry import Retry
 from service.training.publishing.rules import PublisherRules
 from service.training.publishing.snapshots import SnapshotPolicy
+from service.training.publishing.submission import Origin, Outcome, Standing, Submission
 from service.training.reference import Reference
 
 log = logging.getLogger(__name__)
 
-ASK_EVERY_S = 0.5  # whether a reader wishes for a snapshot, and whether the store still has the newest version
+ASK_EVERY_S = 0.5  # whether a reader has asked for a snapshot, and whether the store still has the newest version
 
 
 class Publisher:
-    """`submit` when `ready`; `failure` is set once nothing more can be published by this process."""
+    """The trainer calls `submit` when `ready`. `failure` is set once this process can publish nothing more."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class Publisher:
             store, lease, origin, self._draft, self._lineage, pointer, self._retry, reference.traits.logarithms
         )
         self._submitted_at, self._asked_at = -1e9, clock()
-        self._under_way: tuple[Candidate, Future[Outcome]] | None = None
-        self._pending = 0  # batches of the candidate under way, until they are in the lineage
+        self._under_way: tuple[Submission, Future[Outcome]] | None = None
+        self._pending = 0  # batches of the submission under way, until they are in the lineage
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         if standing.parent is not None:
@@ -91,38 +91,40 @@ class Publisher:
 
     @property
     def idle(self) -> bool:
+        """Whether no submission is under way."""
         return self._under_way is None
 
     def ready(self) -> bool:
-        """Whether a version may be submitted: none is under way, and the last one is old enough."""
+        """Whether `submit` may be called: no submission is under way, and the last one is old enough."""
         return self.idle and self.failure is None and self._clock() - self._submitted_at >= self._rules.interval_s
 
-    def submit(self, candidate: Candidate) -> Future[Outcome]:
-        """Hands a candidate over. What became of it is known once it is published, or cannot be: see `failure`."""
+    def submit(self, submission: Submission) -> Future[Outcome]:
+        """Hands a submission over. The outcome is set once it is published, or no version can be made of it; where
+        publishing fails, it has the exception that is in `failure`."""
         with self._wake:
             if self._under_way is not None:
-                raise RuntimeError("a version is under way already")
+                raise RuntimeError("a submission is under way already")
             outcome: Future[Outcome] = Future()
-            self._under_way = candidate, outcome
-            self._pending = len(candidate.batches)
+            self._under_way = submission, outcome
+            self._pending = len(submission.batches)
             self._submitted_at = self._clock()
             self._wake.notify_all()
         return outcome
 
     @property
     def wants_snapshot(self) -> bool:
-        """Whether a candidate is wished for though nothing was learned: a reader has asked for a snapshot, the store
-        has lost the newest version (a failover, a restart), or the last snapshot is too old."""
+        """Whether a snapshot is due, so that a submission is wanted even though nothing was learned: a reader has asked
+        for one, the store has lost the newest version, or the last snapshot is too old."""
         return self._policy.due(self._clock())
 
     @property
     def published_version(self) -> int | None:
-        """The newest version that can be read: at the start of a run not the newest there is, where that is damaged."""
+        """The newest version that can be read. At the start of a run `version` may be newer, where that is damaged."""
         return self._lineage.parent
 
     @property
     def published_at(self) -> float | None:
-        """When that version was made, epoch seconds."""
+        """When `published_version` was made, epoch seconds."""
         return self._lineage.parent_at
 
     @property
@@ -132,20 +134,22 @@ class Publisher:
 
     @property
     def unpublished(self) -> int:
-        """How many of the micro-batches that were handed over no version holds yet."""
+        """How many submitted micro-batches are in no version yet."""
         return len(self._lineage.batches) + self._pending
 
     def checkpoint(self, version: int) -> tuple[int, State]:
-        """A version as it was published, or the newest one before it that holds the trainer's own state: weights are of
-        no use without the optimizer's. Raises Damaged where it cannot be read whole any more, StoreUnavailable."""
+        """(number, state) of a version where it is a checkpoint, else of the newest checkpoint before it, since weights
+        are of no use without the optimizer's state. Raises: Damaged where it cannot be read whole; StoreUnavailable."""
         at = checkpoint_of(self._store, version).version
         return at, load(self._store, at)
 
     def wait_idle(self, timeout_s: float) -> bool:
+        """Waits until no submission is under way or `failure` is set; False where that takes longer."""
         with self._wake:
             return self._wake.wait_for(lambda: self._under_way is None or self.failure is not None, timeout_s)
 
     def stop(self) -> None:
+        """Ends the thread. A submission under way is given up once the store does not take it."""
         with self._wake:
             self._stopping.set()
             self._wake.notify_all()
@@ -172,42 +176,45 @@ class Publisher:
                 log.exception("publishing failed")
                 self.failure = ModelStoreError(f"publishing failed: {error}")
             with self._wake:
-                if under_way is not None:  # else one may have been submitted meanwhile
+                if under_way is not None:  # else the trainer may have submitted one meanwhile
                     self._under_way = None
                 self._wake.notify_all()
 
-    def _publish(self, candidate: Candidate, outcome: Future[Outcome]) -> None:
-        """Until it is there; raises LeaseLost, or StoreUnavailable when stopped meanwhile."""
+    def _publish(self, submission: Submission, outcome: Future[Outcome]) -> None:
+        """Publishes a submission and sets its outcome. Raises: LeaseLost; StoreUnavailable when stopped meanwhile."""
         try:
-            outcome.set_result(self._made_of(candidate))
+            outcome.set_result(self._made_of(submission))
         except BaseException as error:
             outcome.set_exception(error)
             raise
 
-    def _made_of(self, candidate: Candidate) -> Outcome:
+    def _made_of(self, submission: Submission) -> Outcome:
         verdict = self._gate.judge(
             self._draft.state,
-            candidate.update,
-            candidate.paired,
-            candidate.events_trained,
-            reverted=candidate.reverted,
+            submission.update,
+            submission.paired,
+            submission.events_trained,
+            reverted=submission.reverted,
         )
-        self._draft.add(candidate)
-        self._lineage.add(candidate.batches)
+        self._draft.add(submission)
+        self._lineage.add(submission.batches)
         self._pending = 0
         if self._lineage.in_doubt:
             self._retry.until_done(lambda: self._lineage.settle(self._store.newest()))
-        metrics = {**candidate.metrics, **verdict.norms.figures()}
+        metrics = {**submission.metrics, **verdict.norms.figures()}
         try:
             version = self._release_new(metrics, verdict)
-        except InvalidUpdate as error:  # not finite, so it cannot even be written
+        except InvalidUpdate as error:  # weights that are not finite cannot be written
             self._gate.could_not_write(error)
             return Outcome(None, self._gate.version)
         return Outcome(version, self._gate.version if verdict.go_back else None)
 
     def _release_new(self, metrics: dict[str, float], verdict: Verdict) -> int:
-        """A delta, or a snapshot where none is possible; and the snapshot that is due, which is the same state once
-        more, written out whole: who has the version before need not load it. Returns the newest version."""
+        """Releases a delta, or a snapshot where no delta can follow on the parent. Where a snapshot is due, it follows
+        the delta as a version of its own with the same state: readers that have the delta need not load it.
+
+        Returns the newest version.
+        """
         version = None
         if not self._lineage.takes_a_delta:
             version = self._release("snapshot", metrics, verdict)
@@ -240,7 +247,7 @@ class Publisher:
         return manifest.version
 
     def _ask_store(self) -> None:
-        """While nothing is under way."""
+        """Looks whether a reader asked for a snapshot and whether the store has lost versions. Called while idle."""
         self._asked_at = self._clock()
         try:
             if (reason := self._store.take_snapshot_request(self._lease)) is not None:

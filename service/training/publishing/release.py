@@ -1,4 +1,4 @@
-"""One version: made of what has changed, and written until it is there."""
+"""Writes one version of the draft, again and again until the store has it."""
 
 import logging
 import time
@@ -12,24 +12,26 @@ from model_store.lease import Lease
 from model_store.store import ModelStore
 from model_store.version import Kind, Manifest, timestamp
 from model_store.weights import Update
-from service.training.publishing.candidate import Origin
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
 from service.training.publishing.pointer import Pointer
 from service.training.publishing.retry import Retry
+from service.training.publishing.submission import Origin
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A version that is published, and what its blobs weigh."""
+    """A published version."""
 
     manifest: Manifest
-    bytes: int
+    bytes: int  # of its blobs
 
 
 class Releaser:
+    """Makes versions of the draft and writes them to the store."""
+
     def __init__(
         self,
         store: ModelStore,
@@ -41,17 +43,17 @@ class Releaser:
         retry: Retry,
         logarithms: Collection[str],
     ) -> None:
-        """`logarithms`: names of the tables in which -inf is a number."""
+        """`logarithms`: the tables in which -inf is allowed."""
         self._store, self._lease, self._origin = store, lease, origin
         self._draft, self._lineage = draft, lineage
         self._pointer, self._retry, self._logarithms = pointer, retry, logarithms
 
     def release(self, kind: Kind, metrics: Mapping[str, float], why_not: str | None, *, checkpoint: bool) -> Release:
-        """The next version, with everything that has changed since the one before, and the pointer at it unless there
-        is a reason why not. It becomes a snapshot where the store has lost what a delta would stand on.
+        """Publishes the next version, with everything that has changed since the one before, and makes it live unless
+        there is a reason `why_not`. A delta becomes a snapshot where the store has lost its parent.
 
-        Raises: InvalidUpdate, of weights that are not finite, and then nothing has happened; LeaseLost; what the store
-        said last, when stopped before it was there.
+        Raises: InvalidUpdate for weights that are not finite, and then nothing has changed; LeaseLost; the store's last
+        error, when stopped before the version is published.
         """
         checkpoint = checkpoint or kind == "snapshot"
         changed = self._draft.take(checkpoint=checkpoint)
@@ -79,7 +81,7 @@ class Releaser:
                     "the store has lost what version %d builds on, so it becomes a snapshot: %s", version, error
                 )
                 self._lineage.in_doubt = True
-                if kind == "snapshot":  # it stands on nothing but its own blobs: gone again between two calls
+                if kind == "snapshot":  # it needs only its own blobs, which were lost between two calls
                     self._retry.pause(error)
                 else:
                     self._retry.failed(error)
@@ -90,7 +92,7 @@ class Releaser:
         return Release(manifest, sum(len(blob) for blob in blobs.values()))
 
     def _encoded(self, update: Update) -> dict[str, bytes]:
-        """Raises: InvalidUpdate."""
+        """The blobs of an update. Raises: InvalidUpdate."""
         return encode(update, logarithms=self._logarithms)
 
     def _manifest(
@@ -102,7 +104,7 @@ class Releaser:
         checkpoint: bool,
         blobs: Mapping[str, bytes],
     ) -> Manifest:
-        """With its blobs put into the store."""
+        """Puts the blobs into the store, and makes the manifest that names them."""
         origin, latest = self._origin, self._draft.latest
         return Manifest(
             version=version,

@@ -1,4 +1,4 @@
-"""What the store does not take is tried again until it does, or until the publisher is to stop."""
+"""Tries again what the store did not take, until it does or the publisher is to stop."""
 
 import threading
 from collections.abc import Callable
@@ -10,18 +10,21 @@ from service.metrics import TrainerMetrics
 
 T = TypeVar("T")
 
-RETRY_S = 0.25
+RETRY_S = 0.25  # between two attempts
 
 
 class Retry:
-    """Each failure is counted, and shown under `redis` in /health until the store answers again."""
+    """Counts each failure, and shows it under `redis` in /health until the store answers again."""
 
     def __init__(self, stopping: threading.Event, *, metrics: TrainerMetrics, health: Health) -> None:
         self._stopping, self._metrics, self._health = stopping, metrics, health
 
     def until_done(self, attempt: Callable[[], T]) -> T:
-        """What `attempt` returns, which may be called many times. Raises what it raises but StoreUnavailable and
-        Damaged (a pointer that somebody wrote nonsense into is waited for as well), and those once stopping."""
+        """Calls `attempt` until it returns, and returns its result.
+
+        Raises: what `attempt` raises. StoreUnavailable and Damaged (of a pointer that is not a number, which an
+        operator can mend) are raised only once the publisher is to stop; before that they lead to another attempt.
+        """
         while True:
             try:
                 result = attempt()
@@ -33,13 +36,13 @@ class Retry:
                 return result
 
     def pause(self, error: ModelStoreError) -> None:
-        """Before another attempt after this error. Raises it once the publisher is to stop."""
+        """Counts a failure, and waits before the next attempt. Raises it once the publisher is to stop."""
         self.failed(error)
         if self._stopping.wait(RETRY_S):
             raise error
 
     def failed(self, error: ModelStoreError) -> None:
-        """Counts a failure that something else is tried after at once. Raises it once the publisher is to stop."""
+        """Counts a failure after which something else is tried at once. Raises it once the publisher is to stop."""
         self._metrics.publish_failures.inc()
         if self._stopping.is_set():
             raise error

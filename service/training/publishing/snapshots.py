@@ -1,16 +1,17 @@
-"""When a snapshot is due, and when the trainer's own state. Pure: the time is passed in."""
+"""When a snapshot is due, and when a checkpoint. Pure: the time is passed in."""
 
 from model_store.version import Kind
 from service.training.publishing.rules import PublisherRules
 
-LEAST_CHAIN_BYTES = 64 * 2**20  # below this, a chain of deltas is not worth a snapshot for its weight
+LEAST_CHAIN_BYTES = 64 * 2**20  # a chain of deltas with fewer bytes makes no snapshot due
 
 
 class SnapshotPolicy:
-    """A run begins with a snapshot: it bounds the chain and closes what a dead trainer left half done."""
+    """A run begins with a snapshot: it bounds the chain, and readers need nothing that an earlier trainer left
+    undone."""
 
     def __init__(self, rules: PublisherRules, now: float) -> None:
-        """now: seconds by any clock that never goes back, as in every other call."""
+        """now, here and in other calls: seconds of one clock that never goes back."""
         self._rules = rules
         self._asked = True
         self._snapshot_at, self._snapshot_bytes = now, 0
@@ -18,12 +19,12 @@ class SnapshotPolicy:
         self._checkpoint_at: float | None = None
 
     def ask(self) -> None:
-        """Somebody needs one: it is due until there is one."""
+        """Makes a snapshot due until there is one."""
         self._asked = True
 
     def due(self, now: float) -> bool:
-        """Whether a snapshot is to be written, since one was asked for or the chain since the last one is too old, too
-        long or too heavy."""
+        """Whether a snapshot is to be written: one was asked for, or the last one is too old, or the chain of deltas
+        since then has too many deltas or bytes."""
         if self._asked or not self._chain:
             return self._asked
         rules = self._rules
@@ -32,11 +33,11 @@ class SnapshotPolicy:
         return old or self._chain >= rules.chain_limit or self._chain_bytes > heavy
 
     def checkpoint_due(self, now: float) -> bool:
-        """Whether the next delta is to hold the trainer's own state; a snapshot always does."""
+        """Whether the next delta is to be a checkpoint; a snapshot always is one."""
         return self._checkpoint_at is None or now - self._checkpoint_at >= self._rules.checkpoint_interval_s
 
     def released(self, kind: Kind, size: int, now: float, *, checkpoint: bool) -> None:
-        """A version of `size` bytes is published."""
+        """To be called when a version of `size` bytes is published."""
         if checkpoint:
             self._checkpoint_at = now
         if kind == "snapshot":

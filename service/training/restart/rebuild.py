@@ -1,6 +1,6 @@
-"""Learning again exactly what a version learned: from an earlier state, its manifests' batches and the events in Kafka.
+"""Makes versions again: from an earlier state, the batches in their manifests and the events in Kafka.
 
-A restarted trainer does it for what was published since its last checkpoint, and `tidemill verify` as a proof.
+A restarted trainer does so with the versions since the last checkpoint, and `tidemill verify` to prove a version.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ from service.training.learner import Learner
 from service.training.progress import Progress
 
 ReadBatch = Callable[[BatchRecord], MicroBatch]
-"""The events of a batch, as they were. Raises: EventsGone, NoAnswer."""
+"""Reads the events of a batch from Kafka. Raises: EventsGone, NoAnswer."""
 
 OpenReader = Callable[[Sequence[Manifest]], ReadBatch]
-"""Something that reads the batches of these manifests, in their order; whoever made it closes it."""
+"""Makes a reader for the batches of these manifests, to be read in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Rebuilt:
     """A version that has been learned again."""
 
     manifest: Manifest
-    same: bool | None  # whether its weights hash to what was published; None where that was no delta to compare with
-    update: Update  # what changed since the one before
+    same: bool | None  # whether its blobs have the checksums that were published; None for a snapshot, which has others
+    update: Update  # what changed since the version before
 
 
 def from_kafka(
     stack: ExitStack, bootstrap: str, kafka: Mapping[str, Any], event_types: Mapping[str, float], items_topic: str
 ) -> OpenReader:
-    """Opens readers over consumers of their own, which `stack` closes."""
+    """A reader for each call, over a Kafka consumer of its own; `stack` closes the consumers."""
 
     def open_reader(manifests: Sequence[Manifest]) -> ReadBatch:
         source = KafkaSource(bootstrap, "tidemill-rebuild", extra=kafka)
@@ -53,7 +53,7 @@ def from_kafka(
 
 
 def resets(manifests: Sequence[Manifest]) -> set[int]:
-    """The versions whose weights are gone back to on the way through these."""
+    """The versions whose weights learning went back to in the batches of `manifests`."""
     back = {batch.weights_of_version for manifest in manifests for batch in manifest.batches}
     return {version for version in back if version is not None}
 
@@ -67,9 +67,10 @@ def rebuild(
     *,
     prepare: Callable[[Manifest], None] = lambda manifest: None,
 ) -> Iterator[Rebuilt]:
-    """Learns the batches of `manifests`, in their order, after what `learner` and `progress` have; version by version.
+    """Learns the batches of `manifests` in their order, and yields after each version.
 
-    state_of: a version that weights went back to and that is not among `manifests`.
+    learner, progress: they have learned what comes before `manifests`, and are changed.
+    state_of: reads a version that weights went back to, where it is not among `manifests`.
     prepare: called before each version.
 
     Raises: what `read` and `state_of` raise; BrokenChain where a version's batches do not follow on those before.

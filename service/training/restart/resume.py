@@ -1,4 +1,4 @@
-"""Where a trainer begins: at version 1 of a new model, or where the newest version of an old one had come to."""
+"""Where a trainer begins: with a new model, or with the newest version of an earlier run."""
 
 import logging
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from service.training.configuration import compute_as, config_of, continued, dif
 from service.training.gate.keeper import REFERENCE
 from service.training.learner import Learner
 from service.training.progress import Progress
-from service.training.publishing.candidate import Origin, Standing, for_trainers
+from service.training.publishing.submission import Origin, Standing, for_trainers
 from service.training.restart.rebuild import OpenReader, rebuild
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,12 @@ OTHER_KAFKA = f"go back to the Kafka it was, or {ANEW}, or use another TIDEMILL_
 
 @dataclass
 class Beginning:
+    """What a trainer begins with."""
+
     learner: Learner
     progress: Progress
     standing: Standing
-    origin: Origin  # with the configuration of the model that goes on
+    origin: Origin  # with the configuration with which the model goes on
 
 
 def begin(
@@ -48,7 +50,8 @@ def begin(
     fresh: bool,
     metrics: TrainerMetrics,
 ) -> Beginning:
-    """From the newest checkpoint, and then what was published since, learned again in its order.
+    """A new model where the store has none or `fresh` is set. Else the newest checkpoint, and what was published since,
+    learned again.
 
     Raises: Unmendable when the stored model cannot be continued soundly; StoreUnavailable when Redis does not answer,
     and NoAnswer when Kafka does not.
@@ -79,9 +82,9 @@ def _learned_again(
     open_reader: OpenReader,
     metrics: TrainerMetrics,
 ) -> Beginning:
-    """What was published after the checkpoint is learned again from the events, and held against what was published.
+    """Learns the versions after the checkpoint again from their events, and compares them with what was published.
 
-    Where it comes out the same and can be read, the next version follows on it; else on the checkpoint.
+    The next version follows on the last one that comes out the same and can be read; else on the checkpoint.
     """
     state, parent = upgraded_state(found.state), found.manifest
     batches, unsaved = list[BatchRecord](), Changes(for_trainers)
@@ -137,7 +140,7 @@ def _learned_again(
 
 
 def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manifest]:
-    """The versions after the checkpoint that lead up to the newest one, ascending; none where the record is broken."""
+    """The versions after the checkpoint up to the newest one, ascending; none where the record has a gap."""
     since: list[Manifest] = []
     why = "is not on record"
     try:
@@ -158,7 +161,7 @@ def _published_since(store: ModelStore, found: Found, newest: int) -> list[Manif
 
 
 def _reference(store: ModelStore) -> tuple[int, State] | None:
-    """What the gate compared with when it was last shut."""
+    """The gate's reference and its state; None where there is none that can be read."""
     version = store.aliases().get(REFERENCE)
     if version is None:
         return None
@@ -170,7 +173,7 @@ def _reference(store: ModelStore) -> tuple[int, State] | None:
 
 
 def _continued(manifest: Head, wanted: ModelConfig) -> ModelConfig:
-    """Raises: Unmendable where the settings ask for another model."""
+    """The configuration to go on with. Raises: Unmendable where the settings ask for another model."""
     try:
         return continued(config_of(manifest), wanted)
     except ValueError as error:
@@ -180,10 +183,10 @@ def _continued(manifest: Head, wanted: ModelConfig) -> ModelConfig:
 
 
 def _say_differences(manifest: Head, origin: Origin) -> None:
-    """Other limits, libraries and machines are sound: it goes on from what is there."""
+    """Logs other limits, libraries and machines, with which a model may go on."""
     changed = differences(config_of(manifest).to_json(), origin.config)
     if changed := [*changed, *differences(manifest.environment, origin.environment)]:
-        log.info("version %d was made elsewise: %s", manifest.version, ", ".join(changed))
+        log.info("version %d was made otherwise: %s", manifest.version, ", ".join(changed))
 
 
 def _nothing_to_continue(store: ModelStore, newest: int) -> str:
@@ -197,7 +200,8 @@ def _nothing_to_continue(store: ModelStore, newest: int) -> str:
 
 
 def _check_kafka(then: KafkaIds, now: KafkaIds, version: int) -> None:
-    """Offsets mean nothing in another cluster or in a topic that was made anew."""
+    """Raises: Unmendable where the cluster or a topic is another one, since offsets of the old one mean nothing in
+    it."""
     why = KafkaIdentity(then.cluster_id, then.topics).difference(KafkaIdentity(now.cluster_id, now.topics))
     if why is not None:
         raise Unmendable(f"the offsets of version {version} mean nothing here: {why}; {OTHER_KAFKA}")

@@ -1,4 +1,4 @@
-"""The proof of a version: it is made again from an earlier one, or from nothing, and the events; and bits compared."""
+"""Proves a version: makes it again from its events and an earlier version, or from nothing, and compares every bit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,33 +23,37 @@ from service.training.restart.rebuild import ReadBatch, rebuild, resets
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From `base` (None: from nothing) over `manifests`, the last of which is the version in question."""
+    """The versions to make again: `manifests`, beginning with the state of `base`; None: with nothing."""
 
     base: Manifest | None
     manifests: list[Manifest]
 
     @property
     def version(self) -> Manifest:
+        """The version that is to be proved."""
         return self.manifests[-1]
 
     @property
     def batches(self) -> int:
+        """How many micro-batches are to be learned."""
         return sum(len(manifest.batches) for manifest in self.manifests)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    difference: str | None  # the first there is, in words; None: every bit is the same
-    departs_at: int | None  # the first version on the way whose weights came out different
+    """What `verify` found."""
+
+    difference: str | None  # the first one, in words; None: every bit is the same
+    departs_at: int | None  # the first version on the route whose weights came out different
     events: int  # learned again
-    tables: int  # compared, and tensors
-    values: int  # in them
+    tables: int  # tables and tensors compared
+    values: int  # values compared
 
 
 def route_to(store: ModelStore, version: int, start: int | None = None) -> Route:
-    """How to make a version again: from the nearest snapshot before it that leaves something to learn, or from nothing.
+    """How to make a version again: from the nearest snapshot before it with batches in between, or from nothing.
 
-    start: the version to begin with instead, 0 for nothing.
+    start: the checkpoint to begin with instead; 0: nothing.
 
     Raises: Fatal where the record does not reach that far; DamagedManifest, NoSuchVersion.
     """
@@ -92,9 +96,10 @@ def verify(
     prepare: Callable[[Manifest], None] = lambda manifest: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Learns what lies on the route and compares. `progress` is told (batches done, batches in all).
+    """Makes the versions of a route again and compares the last one with what was published.
 
-    Raises: Fatal, Damaged (what is stored cannot be read), EventsGone, NoAnswer.
+    progress: called with (batches done, batches in all). Raises: Fatal; Damaged where something stored cannot be read;
+    EventsGone; NoAnswer.
     """
     if route.base is None:
         learner, made = Learner(config_of(route.version), device), Progress()
@@ -131,8 +136,8 @@ def verify(
 
 
 def _on_the_way(route: Route) -> ModelConfig:
-    """The configuration to learn with from the route's base on. Event types may have come on the way: they are those
-    of the version in question, by which its events are read."""
+    """The configuration to learn a route with. Event types may have been added on the way: they are those of the
+    version that is to be proved, since its events are read by them."""
     assert route.base is not None
     try:
         return continued(config_of(route.base), config_of(route.version))
@@ -144,7 +149,8 @@ def _on_the_way(route: Route) -> ModelConfig:
 
 
 def first_difference(published: Update, again: State) -> str | None:
-    """Where a full update and a state differ first, by table and row, in words; None where every bit is the same."""
+    """The first difference of a full update and a state, by table and row, in words; None where every bit is the
+    same."""
     there = published.tables.keys() | published.tensors.keys()
     for name in sorted({*again.tables, *again.tensors} - there):
         if not name.startswith(TRAINER):
@@ -172,7 +178,7 @@ def first_difference(published: Update, again: State) -> str | None:
 
 
 def _other_progress(version: Manifest, made: Progress) -> str | None:
-    """What the manifest says of events and offsets beside what its batches come to."""
+    """How the manifest's events and offsets differ from those of its batches, in words; None where they do not."""
     if made.events_trained != version.events_trained:
         return f"it says that {version.events_trained} events were learned, and there are {made.events_trained}"
     if made.trained_through != from_topics(version.trained_through):
@@ -182,13 +188,13 @@ def _other_progress(version: Manifest, made: Progress) -> str | None:
 
 
 def _form(values: "Array | list[str]") -> str:
-    """How many rows of what, in words."""
+    """The number and type of rows, in words."""
     row = "strings" if isinstance(values, list) else f"{values.dtype}{list(values.shape[1:])}"
     return f"{len(values)} rows of {row}"
 
 
 def _first_row(published: "Array | list[str]", made: "Array | list[str]") -> int | None:
-    """The first that differs in a bit, of equally many rows of one form."""
+    """The first row that differs in any bit; None: none does. Both have the same form (`_form`)."""
     if isinstance(published, list) or isinstance(made, list):
         return next((row for row, (a, b) in enumerate(zip(published, made, strict=True)) if a != b), None)
     if not published.size:
@@ -200,7 +206,7 @@ def _first_row(published: "Array | list[str]", made: "Array | list[str]") -> int
 
 
 def _shown(published: object, made: object) -> str:
-    """Both values; of arrays of one form the first entry that differs."""
+    """Both values, in words; of two arrays of one form, the first entry that differs."""
     where = ""
     if isinstance(published, np.ndarray) and isinstance(made, np.ndarray):
         left, right = (np.ascontiguousarray(each).reshape(-1) for each in (published, made))

@@ -6,6 +6,7 @@ Each is looked at in a small model of its own: with the channels it learns besid
 import dataclasses
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def lists(model: Recommender) -> bytes:
 
 def reader_of(config: ModelConfig, full: Update) -> Recommender:
     reader = Recommender(config)
-    reader.load(full)
+    reader.apply(full)
     return reader
 
 
@@ -208,7 +209,7 @@ def test_what_is_forgotten_leaves_no_reference(name: str) -> None:
 
 def test_a_copy_stands_alone(name: str) -> None:
     learner = trained(config_of(name))
-    copy = learner.recommender.copy()
+    copy = deepcopy(learner.recommender)
     before = known(copy, name)
     for batch in stream(4, seed=3):
         learner.learn(batch)
@@ -239,10 +240,10 @@ def test_the_fast_path_over_all_items_is_the_score_of_each_pair(name: str) -> No
     weights = torch.rand(BUCKETS, channel.width, generator=generator)
     width = -(-model.size // 32) * 32
     common = torch.zeros(BUCKETS, width)
-    channel.add_common(weights, model.clock, common)
+    channel.add_common(weights, model.clock, common, 0)
     bucket = torch.from_numpy(contexts.bucket)
     scores = common.index_select(0, bucket)
-    if (add := channel.asked_by(contexts, weights.index_select(0, bucket))) is not None:
+    if (add := channel.adder(contexts, weights.index_select(0, bucket))) is not None:
         assert channel.personal
         add(scores, 0)
     rows = torch.arange(model.size).expand(contexts.n, -1)

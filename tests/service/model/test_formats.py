@@ -64,7 +64,7 @@ def test_its_configuration_means_what_it_meant(model: Model, request: pytest.Fix
 def test_readers_make_lists_of_it(model: Model) -> None:
     store, newest = model.store(), model.manifests[-1]
     reader = Recommender(config_of(newest))
-    reader.load(load(store, newest.version, readers=True).snapshot())
+    reader.apply(load(store, newest.version, readers=True).snapshot())
     rows, scores = reader.top_k(np.arange(10)[:, None], 10)
     learner = Learner.restore(config_of(newest), load(store, newest.version))
     wanted_rows, wanted_scores = learner.recommender.top_k(np.arange(10)[:, None], 10)

@@ -57,7 +57,7 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
     listable = (rng.random(n) >= closed).astype(np.uint8)
     exclude = rng.random(n) < closed / 2
     model = Recommender(CONFIG)
-    model.load(full_update(n, seed, listable=listable))
+    model.apply(full_update(n, seed, listable=listable))
     histories = rng.integers(-1, n, (users, width)) if n else np.full((users, width), -1)
     hide = rng.integers(-1, n, (users, 4)) if n else np.full((users, 4), -1)
     rows, scores = model.top_k(histories, k, exclude=exclude, hide=hide)
@@ -88,7 +88,7 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
 def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.model.recommender.STRIP", strip)
     model = Recommender(CONFIG)
-    model.load(full_update(200))
+    model.apply(full_update(200))
     histories = np.random.default_rng(1).integers(-1, 200, (20, LENGTH))
     histories[3] = -1  # nothing known: popularity alone, with many equal scores
     rows, _ = model.top_k(histories, 200)
@@ -104,20 +104,20 @@ def test_of_equal_scores_the_lower_row_comes_first(strip: int, monkeypatch: pyte
     model = Recommender(CONFIG)
     update = full_update(100)
     counts = Rows(np.arange(100), np.full((100, 2), -np.inf), 100)
-    model.load(Update(full=True, tables={**update.tables, "item/popularity": counts}, tensors=update.tensors))
+    model.apply(Update(full=True, tables={**update.tables, "item/popularity": counts}, tensors=update.tensors))
     nobody = Contexts.of(np.full((4, LENGTH), -1))
     assert model.ranks(nobody, np.array([0, 31, 32, 99])).tolist() == [0, 31, 32, 99]
 
 
 def test_a_target_that_may_not_be_listed_is_missed() -> None:
     model = Recommender(CONFIG)
-    model.load(full_update(40, listable=(np.arange(40) != 3).astype(np.uint8)))
+    model.apply(full_update(40, listable=(np.arange(40) != 3).astype(np.uint8)))
     assert model.ranks(Contexts.of(np.array([[-1, 3, 3]])), np.array([3]))[0] > 10**6
 
 
 def test_deltas_change_what_they_name() -> None:
     model = Recommender(CONFIG)
-    model.load(full_update(40))
+    model.apply(full_update(40))
     other = full_update(40, seed=1)
     values = np.asarray(other.tables["item/row"].values)
     index = np.array([2, 40], dtype=np.int64)
@@ -139,18 +139,7 @@ def test_deltas_change_what_they_name() -> None:
     assert 40 in model.top_k(np.array([[-1]]), 41)[0]
 
 
-def test_a_copy_stands_alone() -> None:
-    model = Recommender(CONFIG)
-    model.load(full_update(40))
-    before = model.copy()
-    model.load(full_update(40, seed=1))
-    history = np.array([[1, 2, 3]])
-    assert before.top_k(history, 40)[0].tolist() != model.top_k(history, 40)[0].tolist()
-
-
 def test_before_the_first_update_there_is_nothing() -> None:
     model = Recommender(CONFIG)
     assert model.size == 0
     assert (model.top_k(np.array([[-1]]), 5)[0] == -1).all()
-    with pytest.raises(ValueError, match="full"):
-        model.load(Update(full=False))

@@ -66,11 +66,11 @@ class CategoryLately:
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         return self._known(rows.reshape(-1), clock).view(*rows.shape, 1)
 
-    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int = 0) -> None:
+    def add_common(self, weights: Tensor, clock: int, scores: Tensor, start: int) -> None:
         stop = min(start + scores.shape[1], self.of_item.size)
         scores[:, : stop - start] += weights * self._known(torch.arange(start, stop), clock)
 
-    def asked_by(self, contexts: Contexts, weights: Tensor) -> None:
+    def adder(self, contexts: Contexts, weights: Tensor) -> None:
         """Histories play no part."""
 
     def share(self, other: Channel) -> None:

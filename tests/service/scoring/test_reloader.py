@@ -54,7 +54,7 @@ class World:
         served = self.reloader.served
         assert served is not None
         other = Recommender(CONFIG)
-        other.load(load(self.store, served.version, readers=True).snapshot())
+        other.apply(load(self.store, served.version, readers=True).snapshot())
         same = scores(served.recommender).tobytes() == scores(other).tobytes()
         return same and served.recommender.ids == other.ids and served.recommender.clock == other.clock
 
@@ -200,7 +200,7 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
 
 def bits(full: Update) -> bytes:
     recommender = Recommender(CONFIG)
-    recommender.load(full)
+    recommender.apply(full)
     return bits_of(recommender)
 
 
@@ -511,7 +511,7 @@ def test_a_list_is_scored_while_the_second_copy_is_made(world: World, monkeypatc
         apply(recommender, update)
 
     monkeypatch.setattr(Recommender, "apply", slowly)
-    monkeypatch.setattr(Recommender, "copy", _fails)  # which would take the live one's lock for as long
+    monkeypatch.setattr(Recommender, "__deepcopy__", _fails, raising=False)  # it would hold the lock for too long
     follower = threading.Thread(target=world.reloader.check)
     follower.start()
     assert begun.wait(10)

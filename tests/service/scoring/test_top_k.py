@@ -15,7 +15,7 @@ def _model() -> Recommender:
     trainer = Trainer(MemoryStore())
     trainer.learn(400)
     found = Recommender(CONFIG)
-    found.load(trainer.learner.snapshot())
+    found.apply(trainer.learner.snapshot())
     return found
 
 

@@ -25,9 +25,9 @@ from service.health import Health
 from service.metrics import TrainerMetrics
 from service.model.config import ModelConfig
 from service.training.configuration import config_digest, config_of, environment
-from service.training.publishing.candidate import Candidate, Origin
 from service.training.publishing.publisher import Publisher
 from service.training.publishing.rules import PublisherRules
+from service.training.publishing.submission import Origin, Submission
 from service.training.reference import Reference
 from service.training.refused_letters import RefusedLetters
 from service.training.restart.rebuild import OpenReader, ReadBatch
@@ -207,7 +207,7 @@ class Run:
         self.refused.start()
         try:
             if self.beginning.standing.parent is None:
-                self.publisher.submit(Candidate(self.learner.snapshot(), (), {}, 0, {}))
+                self.publisher.submit(Submission(self.learner.snapshot(), (), {}, 0, {}))
                 self.learner.drain()
                 self.publisher.wait_idle(5.0)
             trainer.run()

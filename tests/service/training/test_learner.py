@@ -90,13 +90,13 @@ def test_a_learner_restored_before_every_batch_goes_on_bit_for_bit() -> None:
 def test_a_reader_of_deltas_has_what_a_reader_of_the_snapshot_has() -> None:
     learner = Learner(small(max_items=100))
     following = Recommender(SMALL)
-    following.load(learner.snapshot())
+    following.apply(learner.snapshot())
     learner.drain()
     for batch in in_batches(random_events(1500, seed=3, items=200), 64):
         learner.learn(batch)
         following.apply(learner.drain())
     fresh = Recommender(SMALL)
-    fresh.load(learner.snapshot())
+    fresh.apply(learner.snapshot())
     histories = np.random.default_rng(0).integers(-1, fresh.size, (30, 5))
     assert fresh.ids == following.ids == learner.recommender.ids
     wanted_rows, wanted_scores = learner.recommender.top_k(histories, 10)
@@ -181,12 +181,12 @@ def test_a_batch_may_hold_a_catalogue_alone() -> None:
     learner = Learner(SMALL)
     result = learner.learn(micro_batch([], catalogue=[ItemChange("a"), ItemChange("b", available=False)]))
     assert result.n_events == 0
-    assert [learner.recommender.ids[r] for r in learner.recommender.trending(5)[0] if r >= 0] == ["a"]
+    assert [learner.recommender.ids[r] for r in learner.recommender.top_k(np.array([[-1]]), 5)[0][0] if r >= 0] == ["a"]
     learner.learn(micro_batch([], catalogue=[ItemChange("a", deleted=True), ItemChange("b")]))
-    assert [learner.recommender.ids[r] for r in learner.recommender.trending(5)[0] if r >= 0] == ["b"]
+    assert [learner.recommender.ids[r] for r in learner.recommender.top_k(np.array([[-1]]), 5)[0][0] if r >= 0] == ["b"]
     # an event does not bring a deleted item back
     learner.learn(micro_batch(clicks([("u", "a")])))
-    assert [learner.recommender.ids[r] for r in learner.recommender.trending(5)[0] if r >= 0] == ["b"]
+    assert [learner.recommender.ids[r] for r in learner.recommender.top_k(np.array([[-1]]), 5)[0][0] if r >= 0] == ["b"]
     assert learner.learn(micro_batch([])).n_events == 0
 
 

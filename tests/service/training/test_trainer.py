@@ -1,7 +1,6 @@
 """The trainer's loop, and how it begins and ends."""
 
 import dataclasses
-import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -34,8 +33,8 @@ from service.training.feed import RESTARTS_IN_A_ROW
 from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
 from service.training.publishing import retry
-from service.training.publishing.candidate import Candidate
-from service.training.publishing.candidate import Outcome as Published
+from service.training.publishing.submission import Outcome as Published
+from service.training.publishing.submission import Submission
 from service.training.reference import Reference
 from service.training.trainer import RECEIVE_S, SKIPPED_IN_A_ROW
 from tests.service.model.configs import network_of, small
@@ -173,7 +172,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, run: Run, batches: int) -> None:
     def poisoned(step: Step, sample: Sample, lesson: Lesson) -> Taught:
         if next(left, None) is None:
             return descend(step, sample, lesson)
-        return Taught(grad_norm=math.inf, skipped=True)
+        return Taught(skipped=True)
 
     monkeypatch.setattr(network, "descend", poisoned)
 
@@ -243,7 +242,7 @@ def test_weights_go_back_once_for_versions_that_failed_before(monkeypatch: pytes
             outcomes[-1].set_result(Published(2, back_to=2 if len(outcomes) <= 2 else None))
         return True
 
-    def submit(candidate: Candidate) -> Future[Published]:
+    def submit(submission: Submission) -> Future[Published]:
         outcomes.append(Future())
         return outcomes[-1]
 

@@ -210,7 +210,7 @@ def fed(events: Sequence[Event], size: int = 100) -> list[MicroBatch]:
 def taste_kept(state: State, users: int = 200) -> float:
     """The share of a list's first ten that is of the class a user's history is of, by the weights of a version."""
     model, rng = Recommender(LEARNED), np.random.default_rng(1)
-    model.load(state.snapshot())
+    model.apply(state.snapshot())
     classes = rng.integers(CLASSES, size=users)
     histories = [model.rows_of([f"c{c}-{i}" for i in rng.integers(10, size=5)]) for c in classes]
     lists, _ = model.top_k(np.array(histories), 10)

@@ -3,8 +3,8 @@
 import pytest
 
 from model_store.version import BatchRecord
-from service.training.publishing.candidate import Standing
 from service.training.publishing.lineage import Lineage
+from service.training.publishing.submission import Standing
 from tests.model_store.worlds import manifest
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a candidate: a snapshot or a delta, once, whatever the store does meanwhile."""
+"""What becomes of a submission: a snapshot or a delta, once, whatever the store does meanwhile."""
 
 import dataclasses
 import threading
@@ -16,7 +16,7 @@ from model_store.memory_store import MemoryStore
 from model_store.version import BlobRef, Manifest
 from service.process import Fatal
 from service.training.publishing import pointer, publisher, retry, snapshots
-from service.training.publishing.candidate import Candidate
+from service.training.publishing.submission import Submission
 from tests.service.training.runs import RULES, Run, batches, hold, manifests, prove
 from tests.service.training.streams import assert_same
 
@@ -425,7 +425,7 @@ def test_a_lost_lease_ends_it() -> None:
     run = Run(store)
     hold(store)  # another one
     run.publisher.start()
-    run.publisher.submit(Candidate(run.learner.snapshot(), (), {}, 0, {}))
+    run.publisher.submit(Submission(run.learner.snapshot(), (), {}, 0, {}))
     assert run.publisher.wait_idle(5.0)
     run.publisher.stop()
     assert isinstance(run.publisher.failure, LeaseLost)
@@ -448,11 +448,11 @@ def test_an_idle_trainer_that_lost_the_lease_takes_no_wish_away_and_ends() -> No
 
 def test_one_version_at_a_time() -> None:
     run = Run(MemoryStore())
-    candidate = Candidate(run.learner.snapshot(), (), {}, 0, {})
-    run.publisher.submit(candidate)  # its thread has not begun
+    submission = Submission(run.learner.snapshot(), (), {}, 0, {})
+    run.publisher.submit(submission)  # its thread has not begun
     assert not run.publisher.ready()
     with pytest.raises(RuntimeError, match="under way"):
-        run.publisher.submit(candidate)
+        run.publisher.submit(submission)
 
 
 def test_a_bug_in_publishing_is_a_failure_of_the_whole() -> None:
@@ -460,7 +460,7 @@ def test_a_bug_in_publishing_is_a_failure_of_the_whole() -> None:
     store.faults = [("publish", ZeroDivisionError("oops"))]
     run = Run(store)
     run.publisher.start()
-    run.publisher.submit(Candidate(run.learner.snapshot(), (), {}, 0, {}))
+    run.publisher.submit(Submission(run.learner.snapshot(), (), {}, 0, {}))
     assert run.publisher.wait_idle(5.0)
     run.publisher.stop()
     assert "oops" in str(run.publisher.failure)

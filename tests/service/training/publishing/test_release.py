@@ -21,12 +21,12 @@ from model_store.weights import Rows, State, Update
 from service.health import Health
 from service.metrics import TrainerMetrics
 from service.training.publishing import retry
-from service.training.publishing.candidate import Candidate, Standing
 from service.training.publishing.draft import Draft
 from service.training.publishing.lineage import Lineage
 from service.training.publishing.pointer import Pointer
 from service.training.publishing.release import Releaser
 from service.training.publishing.retry import Retry
+from service.training.publishing.submission import Standing, Submission
 from tests.service.training.runs import ORIGIN, hold, manifests
 from tests.service.training.streams import assert_same
 
@@ -70,7 +70,7 @@ class Desk:
     def learn(self, update: Update) -> None:
         batch = BatchRecord(ranges=(("events", 0, self.learned, self.learned + 1),))
         self.learned += 1
-        self.draft.add(Candidate(update, (batch,), {}, self.learned, {}))
+        self.draft.add(Submission(update, (batch,), {}, self.learned, {}))
         self.lineage.add([batch])
 
     @property

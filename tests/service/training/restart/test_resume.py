@@ -299,9 +299,9 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
     caplog.clear()
     with caplog.at_level(logging.INFO):
         run = Run(store, config=small(negatives=16, max_items=30), torch="9.9", threads=64)
-    (line,) = [record.getMessage() for record in caplog.records if "elsewise" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "otherwise" in record.getMessage()]
     torch = ORIGIN.environment["torch"]
-    assert line == f"version 3 was made elsewise: limits.max_items None → 30, threads 1 → 64, torch {torch} → 9.9"
+    assert line == f"version 3 was made otherwise: limits.max_items None → 30, threads 1 → 64, torch {torch} → 9.9"
     run.go(batches(2, first=2))
     made = manifests(store)[-1]
     assert (config_of(made).limits.max_items, made.environment["torch"]) == (30, "9.9")
