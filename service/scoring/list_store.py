@@ -19,8 +19,8 @@ from service.scoring.user_history import STAMP_BYTES, STAMP_START, DamagedHistor
 
 log = logging.getLogger(__name__)
 
-MARK_TTL_S = 3600  # of a scorer that has ended
-TAKE_OUT_AT_ONCE = 200  # lists: Redis is busy with them for 1.5 ms, and others wait no longer
+MARK_TTL_S = 3600  # a mark stays so long after its scorer has ended
+TAKE_OUT_AT_ONCE = 200  # lists; Redis is busy with them for 1.5 ms, for which its other clients wait
 DROP_AT_ONCE = 500  # entries of the index in one step
 
 # Replaces a history only if it is still the one that was read: a scorer that lost the user's partition without noticing
@@ -30,7 +30,7 @@ if redis.call('GETRANGE', KEYS[1], {STAMP_START}, {STAMP_START + STAMP_BYTES - 1
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1
 """
-# Moves a writer's mark on, unless it has gone back or is gone: then it stays as it is, to be noticed.
+# Moves a writer's mark on. A mark that has gone back, or is gone, stays as it is, so that `lost` notices it.
 _MOVE_MARK = """
 local mark = redis.call('GET', KEYS[1])
 if ARGV[1] ~= '' and (not mark or tonumber(mark) < tonumber(ARGV[1])) then return 0 end
@@ -78,8 +78,8 @@ class Stored(NamedTuple):
 
 class Saved(NamedTuple):
     user_id: str
-    expected: bytes  # the stamp of what is replaced
-    stamp: bytes  # the new one
+    expected: bytes  # the stamp of the stored history that is replaced
+    stamp: bytes  # the new stamp
     history: UserHistory
 
 
@@ -87,15 +87,15 @@ class UserList(NamedTuple):
     user_id: str
     items: list[str]
     raw: bytes  # the JSON of the contract, of these items
-    partitions: list[TopicPartition]  # whose readers may write this list, and are to sweep it
+    partitions: list[TopicPartition]  # those of the user's events: the scorers that read them sweep the list
 
 
 class ListStore:
     """All methods raise StoreUnavailable when Redis does not answer, and may then be called again.
 
-    Redis may go back in time: a failover loses what was not replicated, a restart what was not yet on disk. So each
-    writer leaves a mark behind what it has written, the number of its last write; a mark that is lower than it was says
-    which writes are lost, since what Redis loses is always the latest.
+    Redis may go back in time: a failover loses what was not replicated, a restart what was not yet on disk. So after
+    its writes each writer stores a mark, the number of its last write. Redis always loses the latest writes, so a mark
+    that has gone back shows which writes are lost.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ListStore:
         self._log_name = log_name
         self._mark_key = f"{prefix}:scorer:{self._writer}"
         self._written = 0  # the number of the last stamp given out
-        self._marked: int | None = None  # what the mark says, as far as is known; None: before the first
+        self._marked: int | None = None  # the mark as stored last; None: before the first, and after a loss
 
     def recs_key(self, user_id: str) -> str:
         return f"{self._prefix}:recs:{user_id}"
@@ -122,11 +122,12 @@ class ListStore:
         return f"{self._prefix}:history:{user_id}"
 
     def new_stamp(self) -> bytes:
+        """A stamp that no other write has: the writer, and the number of the write."""
         self._written = next(self._writes)
         return f"{self._writer}{self._written & 0xFFFFFFFF:08x}".encode()
 
     def histories(self, user_ids: Sequence[str]) -> dict[str, Stored]:
-        """What is stored of each user; an empty history for one who is not known."""
+        """The stored history of each user; an empty one where none is stored, or what is stored is damaged."""
         answers = self._redis.pipeline([("GET", self.history_key(user)) for user in user_ids])
         found = {}
         for user, raw in zip(user_ids, answers, strict=True):
@@ -143,7 +144,7 @@ class ListStore:
         return found
 
     def save_histories(self, saves: Sequence[Saved]) -> list[bool]:
-        """Whether each was stored; False where another scorer has changed it since it was read."""
+        """Stores histories. Returns for each whether it was stored; False where another scorer has changed it since."""
         answers = self._redis.pipeline(
             [
                 self._replace_history.command(
@@ -160,7 +161,10 @@ class ListStore:
         return stored
 
     def lost(self) -> Callable[[bytes], bool] | None:
-        """None, or, once, when Redis has lost what this writer wrote last: whether a history of a stamp is lost."""
+        """Whether Redis has lost writes of this writer: None where it has not, and after the loss was returned once.
+
+        Else a function that says of a stamp whether the history with it is lost.
+        """
         found: bytes | None = self._redis.call("GETEX", self._mark_key, "EX", MARK_TTL_S)
         if self._marked is None or (found is not None and int(found) >= self._marked):
             return None
@@ -171,8 +175,8 @@ class ListStore:
         return lambda stamp: stamp[:8] == mine and 0 < (int(stamp[8:], 16) - survived) & 0xFFFFFFFF < 1 << 31
 
     def write_lists(self, lists: Sequence[UserList]) -> None:
-        """Each replaces the user's list whole. Its entry in the index is there first: whoever dies in between leaves a
-        list that the index does not fit, of a user who acted lately, whose list the next scorer writes anew."""
+        """Replaces each user's list whole, after its entry in the index. A scorer that dies in between leaves an entry
+        that does not fit the list; the user acted lately, so the next scorer writes the list anew."""
         expires_s = int(time.time()) + self._recs_ttl_s
         entries: dict[TopicPartition, list[str | bytes]] = {}
         for each in lists:
@@ -197,8 +201,8 @@ class ListStore:
         return answer
 
     def index(self, where: TopicPartition) -> Iterator[tuple[list[str], list[bytes]]]:
-        """The users of a partition who have a list, and the entries of their lists (`list_index`), a thousand or so at
-        a time; of those written meanwhile the one before, or the new one, or none."""
+        """The users of a partition who have a list, and the entries of their lists (`list_index`), about a thousand at
+        a time. Of a list that is written meanwhile: the entry before, the new one, or none."""
         cursor: int | bytes = 0
         while True:
             cursor, found = self._redis.call("HSCAN", self._index_key(where), cursor, "COUNT", 1000)
@@ -207,7 +211,7 @@ class ListStore:
                 return
 
     def drop_entries(self, where: TopicPartition, entries: Sequence[tuple[str, bytes]]) -> None:
-        """(user, entry): those that are still in the index as they are here."""
+        """Drops (user, entry) from the index, where the entry is still the same."""
         fields: list[str | bytes] = [part for entry in entries for part in entry]
         starts = range(0, len(fields), 2 * DROP_AT_ONCE)
         self._redis.pipeline(
@@ -215,10 +219,10 @@ class ListStore:
         )
 
     def take_out(self, items: Sequence[tuple[str, Iterable[str]]]) -> int:
-        """(user, items): these leave the user's list, if they are in it. How many lists have changed."""
+        """Takes items out of users' lists: (user, items). Returns how many lists have changed."""
         keyed = [(self.recs_key(user), of_user) for user, of_user in items]
         parts = [keyed[n : n + TAKE_OUT_AT_ONCE] for n in range(0, len(keyed), TAKE_OUT_AT_ONCE)]
-        with ThreadPoolExecutor(2) as pool:  # one makes commands ready while Redis carries out the other's
+        with ThreadPoolExecutor(2) as pool:  # one prepares commands while Redis carries out the other's
             return sum(pool.map(self._taken_out, parts))
 
     def take_out_of_default(self, items: Iterable[str]) -> int:
@@ -231,8 +235,8 @@ class ListStore:
         return sum(taken > 0 for taken in answers)
 
     def note_active(self, where: TopicPartition, users: Sequence[tuple[str, int]], since_ms: int) -> None:
-        """(user_id, epoch ms): who acted in a partition, so that a scorer that takes it over knows whose lists to keep
-        fresh. Whoever has not acted since `since_ms` is left out from now on."""
+        """Notes who acted in a partition: (user_id, epoch ms). A scorer that takes the partition over then knows whose
+        lists to keep fresh. Drops those who have not acted since `since_ms`."""
         key = self._active_key(where)
         arguments: list[str | int] = []
         for user, at in users:
@@ -246,7 +250,7 @@ class ListStore:
         )
 
     def recently_active(self, where: TopicPartition, since_ms: int, limit: int) -> list[str]:
-        """Latest first."""
+        """Users who acted in a partition since `since_ms` (epoch milliseconds), latest first."""
         key = self._active_key(where)
         answers = self._redis.pipeline(
             [

@@ -1,7 +1,7 @@
-"""Lists: whose come next, within a budget of compute, and a group of them at a time into Redis.
+"""Writes lists to Redis, a group at a time, within a budget of compute.
 
-A list with nothing in it, because all is hidden, deleted or not available, is written like any other: what it replaces
-may hold just what must not be offered any more.
+An empty list, because every item is hidden, deleted or not available, is written like any other: the list that it
+replaces may hold an item that must not be offered.
 """
 
 import math
@@ -27,9 +27,9 @@ from service.scoring.top_k import ScoredItems, best_items, excluded
 from service.settings import ScorerSettings
 
 GROUP = 64  # lists made together
-AT_ONCE_S = 0.02  # of lists, then histories have their turn again
+AT_ONCE_S = 0.02  # a call of `write` ends after this, so that histories have their turn
 DEFAULT_LIST_EVERY_S = 1.0
-LATEST_AGE_S = 0.5  # beyond the refresh interval, before a list of somebody who acted last is rewritten out of turn
+LATEST_AGE_S = 0.5  # a list in `latest_group` is older than the refresh interval by this
 
 
 class ListWriter:
@@ -45,31 +45,32 @@ class ListWriter:
         health: Health,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lists_wait = False  # the last `write` ended before nobody needed a list
+        self.lists_wait = False  # whether the last `write` ended while lists were still to be written
         self._active, self._reloader, self._blocked, self._lists = active, reloader, blocked, lists
         self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
         self._budget = Budget(settings.list_budget, clock())
-        self._followed: int | None = None  # the version whose offsets are known
-        self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # and of what it was worked out
+        self._followed: int | None = None  # the version whose offsets `ActiveUsers.learned` was told last
+        self._mask: tuple[tuple[int, int], NDArray[np.bool_] | None] | None = None  # edition, its `_excluded`
         self._groups = 0
         self._default_at = -math.inf
-        self._nothing: Edition | None = None  # of the trending list, when it is empty
+        self._nothing: Edition | None = None  # the edition in which the trending list was empty; None: it was not
 
     @property
     def has_work(self) -> bool:
-        """Whether `write` has something to do that should not wait."""
+        """Whether `write` has something to do that should not wait: users who are due, or a new version."""
         served = self._served
         return served is not None and (self._active.due > 0 or served.version != self._followed)
 
     @property
     def _served(self) -> ServedModel | None:
-        """The live model once it knows any items. One that knows none would leave nothing of the lists that are there:
-        version 1 of a new model, or all that is whole of a damaged one until the trainer has mended it."""
+        """The live model, once it knows any items. A model without items would replace good lists by empty ones:
+        version 1 of a new model, or the only version left whole of a damaged one."""
         served = self._reloader.served
         return served if served is not None and served.recommender.size else None
 
     def write(self) -> None:
-        """Lists, until nobody needs one or the budget is spent. Raises StoreUnavailable; nobody is forgotten then."""
+        """Writes lists until no user needs one, or the budget or AT_ONCE_S is spent. Raises: StoreUnavailable; the
+        users of the failed group are due again then."""
         self.lists_wait = False
         if (served := self._served) is None:
             return
@@ -94,7 +95,7 @@ class ListWriter:
         self.lists_wait = True
 
     def _edition(self, version: int) -> Edition:
-        """Lists of another are stale: newer weights, or other items that may be listed, would make other ones."""
+        """The present edition. Lists of another edition are stale: other weights or blocked items make other lists."""
         return version, self._blocked.changes
 
     def _next_group(self, edition: Edition, written_before: float) -> list[ActiveUser]:
@@ -134,15 +135,15 @@ class ListWriter:
             self._active.written(user, edition, now, wall, empty=not best)
 
     def _swept_with(self, user: ActiveUser) -> list[TopicPartition]:
-        """The partitions that the user's events are in: whoever reads one of them sweeps the list. The first one for a
-        user of whom no events are known (their history was damaged)."""
+        """The partitions of the user's events: the scorers that read them sweep the list. Partition 0 for a user
+        without known events (whose history was damaged)."""
         topic = self._settings.events_topic
         found = [where for where in user.history.next_offsets if where.topic == topic]
         return found or [TopicPartition(topic, 0)]
 
     def _write_default(self, served: ServedModel, now: float) -> None:
-        """The trending list, for users who are not known: from time to time, and at once when there may be something
-        to list for the first time."""
+        """Writes the trending list, for users without a list: every DEFAULT_LIST_EVERY_S, and at once where it was
+        empty and the edition has changed."""
         edition = self._edition(served.version)
         due = now - self._default_at >= DEFAULT_LIST_EVERY_S or self._nothing not in (None, edition)
         if not due:
@@ -154,7 +155,7 @@ class ListWriter:
         self._default_at, self._nothing = now, None if best else edition
 
     def _excluded(self, served: ServedModel) -> NDArray[np.bool_] | None:
-        """The rows of blocked items, worked out once a version or change of them."""
+        """[size] True for blocked items; computed once an edition."""
         of = (served.version, self._blocked.changes)
         if self._mask is None or self._mask[0] != of:
             self._mask = (of, excluded(served.recommender, self._blocked.ids))

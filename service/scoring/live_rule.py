@@ -1,7 +1,7 @@
-"""The rule by which a scorer makes histories: the live version's, so that lists are asked for as they were learned.
+"""The rule by which a scorer makes histories: that of the live version.
 
-A scorer that made its histories by other settings than the trainer's would skew every list, and nothing would say so.
-Its own settings serve until there is a version.
+Histories made by other settings than the trainer's would skew every list, and nothing would show it. The scorer's own
+settings serve until there is a version.
 """
 
 import logging
@@ -15,21 +15,21 @@ from service.settings import ScorerSettings
 log = logging.getLogger(__name__)
 
 FACT = "settings_of_the_version"
-"""In `/health`: what the live version says otherwise than this scorer's settings."""
+"""The entry in /health that names where the live version differs from this scorer's settings."""
 
 
 class LiveRule:
     """`current` is the rule; `follow` takes over the live version's. Used by one thread."""
 
     def __init__(self, settings: ScorerSettings, health: Health, live: Callable[[], HistoryConfig | None]) -> None:
-        """`live`: what the live version says of histories; None before there is one."""
+        """`live` returns the section `history` of the live version's configuration; None before there is a version."""
         self.current = own_rule(settings)
         self._own, self._health, self._live = self.current, health, live
         self._followed: HistoryConfig | None = None
         self._said: list[str] = []
 
     def follow(self) -> None:
-        """To be called between events: from now on the live version's rule."""
+        """Takes over the rule of the live version. To be called between events."""
         config = self._live()
         if config is None or config is self._followed:
             return
@@ -43,11 +43,12 @@ class LiveRule:
 
 
 def own_rule(settings: ScorerSettings) -> HistoryRule:
+    """The rule of this scorer's settings."""
     return HistoryRule(settings.history_length, settings.event_weights, settings.rating_range)
 
 
 def differences(own: HistoryRule, live: HistoryRule) -> list[str]:
-    """In words, one entry a setting."""
+    """The differences of the two rules in words, one entry a setting."""
     found = []
     if own.length != live.length:
         found.append(f"history_length {live.length}, here {own.length}")

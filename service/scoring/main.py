@@ -1,4 +1,4 @@
-"""`tidemill scorer`: everything a scoring worker works with is made here, once."""
+"""`tidemill scorer`: makes everything a scorer works with, once, and runs it."""
 
 import threading
 
@@ -28,15 +28,15 @@ from service.settings import ScorerSettings
 from service.stores import model_store
 
 FIRST_PORT = 9402
-LISTS_TIMEOUT_S = 3.0  # histories and lists are small: a Redis that is silent for longer is away
+LISTS_TIMEOUT_S = 3.0  # histories and lists are small, so a Redis that takes longer is away
 
 
 class OtherKafka(Exception):
-    """The newest version has not learned from this Kafka: whether to go on with it is decided at the trainer."""
+    """The newest version has not learned from this Kafka. The trainer's operator decides whether to go on with it."""
 
 
 def run_scorer(settings: ScorerSettings) -> int:
-    """Until SIGTERM or SIGINT. Raises OSError when the metrics port is taken."""
+    """Runs until SIGTERM or SIGINT. Raises: Fatal; OSError where the metrics port is taken."""
     start_logging("scorer", settings.log_level)
     stop = stop_on_signals()
     torch.set_num_threads(settings.threads)
@@ -62,7 +62,10 @@ def run_scorer(settings: ScorerSettings) -> int:
 def _kafka_to_read(
     settings: ScorerSettings, store: ModelStore, health: Health, stop: threading.Event
 ) -> KafkaIdentity | None:
-    """This Kafka, once the newest version has learned from it; None when stopped. /health names who is waited for."""
+    """Waits until the newest version has learned from this Kafka, and shows in /health what it waits for.
+
+    Returns the identity of this Kafka; None when stopped.
+    """
 
     def ask() -> KafkaIdentity:
         learned = wait_for("redis", lambda: _learned_from(store), StoreUnavailable, health, stop)
@@ -78,7 +81,7 @@ def _kafka_to_read(
 
 
 def _learned_from(store: ModelStore) -> KafkaIdentity | None:
-    """The Kafka of the newest version, where there is one that can be read. Raises StoreUnavailable."""
+    """The Kafka that the newest version has learned from; None where none can be read. Raises: StoreUnavailable."""
     newest = store.newest()
     if newest is None:
         return None
@@ -90,7 +93,7 @@ def _learned_from(store: ModelStore) -> KafkaIdentity | None:
 
 
 def _live_history(store: ModelStore) -> HistoryConfig | None:
-    """By what settings the version was made that will be scored with. Raises StoreUnavailable."""
+    """The section `history` of the live version; None where none can be read. Raises: StoreUnavailable."""
     try:
         live = store.live()
         return None if live is None else parse(store.head(live).config).history
@@ -108,7 +111,7 @@ def _score(
     health: Health,
     stop: threading.Event,
 ) -> None:
-    """What the scorer does once its neighbours are there. Raises Fatal."""
+    """Runs the scorer, once Kafka and Redis have answered. Raises: Fatal."""
     lists = ListStore(
         connect(settings.redis_url, timeout=LISTS_TIMEOUT_S),
         settings.key_prefix,

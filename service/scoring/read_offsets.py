@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 from consumers.records import Record, TopicPartition
 
-COMMIT_AFTER_S = 5.0  # what a failover may lose is younger: Kafka must still have it to read
+COMMIT_AFTER_S = 5.0  # a failover may lose younger writes, so their records must still be read again from Kafka
 
 
 class ReadOffsets:
-    """Of the partitions that are assigned; what was read of others is for whoever reads them now to commit."""
+    """The offsets of the assigned partitions. Those of other partitions are committed by the scorers that read them."""
 
     def __init__(self, commit_after_s: float = COMMIT_AFTER_S) -> None:
         self.next: dict[TopicPartition, int] = {}  # the offset to read next, of partitions read from
@@ -37,24 +37,24 @@ class ReadOffsets:
                 offsets.pop(where, None)
 
     def read(self, records: Iterable[Record]) -> None:
-        """They are in histories now, or will never be."""
+        """To be called when these records are in histories, or are left out."""
         for record in records:
             where = TopicPartition(record.topic, record.partition)
             if where in self._assigned:
                 self.next[where] = record.offset + 1
 
     def stored(self, now: float) -> None:
-        """Everything read is in Redis at `now` (seconds)."""
+        """To be called when everything read is in Redis. `now`: seconds of the passed clock."""
         self._stored.append((now, dict(self.next)))
 
     def committable(self, now: float) -> dict[TopicPartition, int]:
-        """What was stored at least `commit_after_s` ago, as of the latest such time; each is given once."""
+        """The offsets that were stored at least `commit_after_s` ago; each is returned once."""
         old: dict[TopicPartition, int] = {}
         while self._stored and self._stored[0][0] <= now - self._commit_after_s:
             old = self._stored.popleft()[1]
         return old
 
     def begin_anew(self) -> None:
-        """The partitions are other ones by the same names: of those nothing has been read, which may be committed."""
+        """To be called when the topic was made anew: nothing has been read of it, and offset 0 may be committed."""
         self.next = dict.fromkeys(self._assigned, 0)
         self._stored = deque([(-math.inf, dict(self.next))])

@@ -28,12 +28,13 @@ def list_json(
 
 
 def entry_start(item: str) -> bytes:
-    """What a list has where this item's entry begins, and nowhere else: in a text the quotes would be escaped."""
+    """The bytes with which the item's entry begins in a list. They are nowhere else, since quotes in texts are
+    escaped."""
     return b'{"item_id":' + orjson.dumps(item) + b","
 
 
 def items_in(raw: bytes) -> list[str]:
-    """The items of a stored list; none where it is no list."""
+    """The items of a stored list; none where `raw` is not a list."""
     try:
         return [entry["item_id"] for entry in orjson.loads(raw)["items"]]
     except (ValueError, KeyError, TypeError):

@@ -1,9 +1,9 @@
-"""A model that changes under a running scorer: loaded and verified beside the one in use, then a reference is swapped.
+"""Loads new versions while the scorer works with the one before.
 
-Two copies of the model take turns. What is new is applied to the one nobody scores with, which then becomes the live
-one; the other takes the same update in before the next. So a reload costs the scorer nothing but the swap. Each copy is
-made from the store's updates alone, never from the other copy: nothing here needs the live one for longer than it takes
-to change a reference.
+Two copies of the model take turns. A new version is applied to the spare copy, which scoring does not use; then the two
+are swapped, and the other copy takes the same update in before the next one. So a reload costs the scorer only the
+swap. Each copy is made of the store's updates alone, never of the other copy, which would have to be locked for as
+long.
 """
 
 import logging
@@ -25,9 +25,9 @@ from service.model.registry import UnknownConfig, parse
 log = logging.getLogger(__name__)
 
 NO_VERSION = "no version yet"
-ASK_AGAIN_S = 5.0  # a reader that waits for a snapshot asks for one again after this long
-# a damaged version is tried again after the poll's interval, and then ever more rarely, up to this: to read and verify
-# it at every poll would cost a core
+ASK_AGAIN_S = 5.0  # between two requests for a snapshot
+# A damaged version is tried again after the poll's interval, then after twice as long each time, up to this: to read
+# and verify it at every poll would cost a core
 RETRY_AT_MOST_S = 1.0
 
 
@@ -45,7 +45,7 @@ class ServedModel:
 
 
 class Reloader:
-    """`served` is what to score with: always one whole, verified version; None before the first is there."""
+    """`served` is the model to score with: always one whole, verified version; None before the first is loaded."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Reloader:
         self.served: ServedModel | None = None
         self._store, self._poll_s, self._device, self._clock = store, poll_s, device, clock
         self._metrics, self._health = metrics, health
-        self._spare: ServedModel | None = None  # one version behind: lacks `_missed`
+        self._spare: ServedModel | None = None  # the copy that scoring does not use; it lacks `_missed`
         self._missed: list[Update] = []
         self._asked_at: float | None = None
         self._refused: int | None = None  # a live version that could not be loaded whole
@@ -80,14 +80,14 @@ class Reloader:
         while not self._stop.wait(self._poll_s):
             try:
                 self.check()
-            except Exception:  # a reader keeps the version it has, whatever happens, and says so
+            except Exception:  # whatever happens, the scorer keeps the version it has
                 log.exception("reloading failed")
                 self._health.set("weights", "reloading failed; see the log")
                 self._stop.wait(1.0)
 
     def check(self) -> bool:
-        """Follows the pointer if it has moved; True when the model was swapped. Never raises for a damaged or
-        missing version, or for a store that is away: the model stays as it is."""
+        """Loads the live version if the pointer has moved; True when `served` has changed. Where a version is damaged
+        or missing, or the store is away, the model stays as it is and /health says why."""
         started = time.perf_counter()
         try:
             live = self._store.live()
@@ -126,13 +126,13 @@ class Reloader:
     def _follow(self, live: int) -> None:
         have = None if self.served is None or self._spare is None else self.served.version
         if have is not None and have > live:
-            have = None  # a rollback: what came after must be undone, so begin from a snapshot
+            have = None  # after a rollback later updates must be undone, so begin from a snapshot
         steps = updates_between(self._store, have, live)
         self._swap([update for _, update in steps], steps[-1][0])
 
     def _swap(self, updates: list[Update], manifest: Head) -> None:
         if self.served is not None and not any(each.full or each.tables or each.tensors for each in updates):
-            with self.served.lock:  # the same weights by another name
+            with self.served.lock:  # the same weights with another version number
                 self.served.manifest = manifest
             self._tell(manifest.version)
             return
@@ -140,14 +140,14 @@ class Reloader:
         missed = updates[full[-1] :] if full else updates
         pending = missed if full else [*self._missed, *missed]
         spare = self._spare if self._spare is not None and not full else self._empty(manifest)
-        self._spare = None  # should it fail half-way, nobody goes on from there
+        self._spare = None  # so that a copy whose update fails half-way is never used
         _bring_to(manifest, spare, pending)
         self._spare, self.served = self.served, spare
         self._missed = missed
         self._tell(manifest.version)
 
     def _empty(self, manifest: Head) -> ServedModel:
-        """A model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
+        """An empty model of this version's configuration. Raises: BrokenChain where a later release wrote it."""
         try:
             return ServedModel(Recommender(parse(manifest.config), self._device), manifest)
         except UnknownConfig as error:
@@ -156,7 +156,7 @@ class Reloader:
             ) from None
 
     def _make_spare(self) -> None:
-        """The second copy, after the first was loaded; lists are made meanwhile."""
+        """Makes the second copy where there is none, while lists are made with the first."""
         if self._spare is None and self.served is not None:
             spare = self._empty(self.served.manifest)
             _bring_to(self.served.manifest, spare, self._missed)
@@ -167,7 +167,8 @@ class Reloader:
         self._health.fact("model_version", version)
 
     def _cannot_load(self, live: int, error: Exception) -> bool:
-        """Says so and asks for a snapshot. Without any version, begins with the newest that is whole: then True."""
+        """Shows the error and asks for a snapshot. Where nothing is served yet, loads the newest version that is whole.
+        True where it did."""
         found = newest_whole(self._store, live, readers=True) if self.served is None else None
         if found is not None:
             log.warning("starting with version %d, the newest that is whole", found.version)
@@ -189,8 +190,8 @@ class Reloader:
 
 
 def _bring_to(manifest: Head, served: ServedModel, updates: Sequence[Update]) -> None:
-    """`served` becomes the version of `manifest` by these updates. Raises: BrokenChain for numbers that the model
-    cannot score with."""
+    """Applies updates to `served`, which makes it the version of `manifest`. Raises: BrokenChain where the model
+    refuses their numbers."""
     with served.lock:  # a scorer may still be in the middle of its last group with it
         try:
             for update in updates:

@@ -1,8 +1,8 @@
 """The scoring worker's loop: take events into histories, store them, write lists.
 
-Histories always come first, so they are never behind; lists have a budget of compute, and one list answers all events
-of a user that came in one window. Offsets are committed after what they stand for is stored, and a history knows by
-itself which offsets it has taken in, so a scorer that takes over another's partitions goes on exactly.
+Histories come first, so they are never behind. Lists have a budget of compute, and one list reflects all events of a
+user that came in one window. Offsets are committed after their histories are stored, and a history holds the offsets
+that it has taken in; so a scorer that takes partitions over continues each history exactly.
 """
 
 import logging
@@ -41,7 +41,7 @@ RETRY_S = 0.2
 
 
 class Scorer:
-    """Scores until `stop` is set. Everything it works with is passed in."""
+    """Reads events and writes lists until `stop` is set."""
 
     def __init__(
         self,
@@ -55,12 +55,13 @@ class Scorer:
         metrics: ScorerMetrics,
         health: Health,
         stop: threading.Event,
-        live_history: HistoryConfig | None = None,
-        other_kafka: Callable[[], str | None] = lambda: None,
+        live_history: HistoryConfig | None,
+        other_kafka: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`live_history`: what the live version says of histories, until it is loaded; None where there is none yet.
-        `other_kafka` says why the offsets mean nothing any more, once they do not. `clock`: seconds."""
+        """`live_history`: the section `history` of the live version, which serves until that is loaded; None where
+        there is no version. `other_kafka` returns why the offsets are void, once Kafka's cluster or topics are other
+        ones; else None. `clock`: seconds."""
         self._source, self._blocked, self._reloader, self._sweeper = source, blocked, reloader, sweeper
         self._settings, self._metrics, self._health, self._stop = settings, metrics, health, stop
         self._other_kafka, self._clock = other_kafka, clock
@@ -94,8 +95,7 @@ class Scorer:
             self.finish()
 
     def start(self) -> None:
-        """Reads all of `items` before the first list: what compaction has kept says what is deleted or not available.
-        Then the partitions of `events` may come."""
+        """Reads all of `items`, which says what is deleted or not available, and then subscribes to `events`."""
         while not self._stop.is_set() and not self._blocked.caught_up:
             self._blocked.poll(0.1)
             self._tell_kafka(self._blocked.status)
@@ -117,6 +117,7 @@ class Scorer:
             self._pause(error)
 
     def finish(self) -> None:
+        """Stores and commits what was read, and closes the sources."""
         self._store_and_commit()
         self._source.close()
         self._blocked.close()
@@ -124,8 +125,8 @@ class Scorer:
     # -- events --------------------------------------------------------------------------------------------------------
 
     def _check_kafka(self) -> None:
-        """Raises Fatal once what is read is not what it was. Whoever goes on then reads the new log from its beginning:
-        what this scorer may have read of it was read at offsets of the old one."""
+        """Raises: Fatal once Kafka's cluster or topics are other ones. The next scorer then reads the new log from its
+        beginning, because this one may have read of it at offsets of the old log."""
         if (why := self._other_kafka()) is not None:
             self._offsets.begin_anew()
             raise Fatal(f"Kafka was changed under this scorer: {why}; start it again, it waits until the trainer "
@@ -135,7 +136,7 @@ class Scorer:
         """The events of one window; without any, a short wait, unless lists are waiting to be written."""
         records = self._source.poll(POLL_RECORDS, 0.001 if self._writer.has_work else IDLE_POLL_S)
         end = self._clock() + self._settings.window_ms / 1000
-        # after a turn whose time was all spent on lists, what came meanwhile is a window already
+        # where the last turn was spent on lists, the events that came meanwhile are a window already
         gather = not self._writer.lists_wait
         while records and gather and len(records) < POLL_RECORDS and (left := end - self._clock()) > 0:
             time.sleep(min(left, 0.002))
@@ -148,12 +149,13 @@ class Scorer:
         return records
 
     def _take(self, records: Sequence[Record]) -> None:
-        """Raises StoreUnavailable, and may then be called again with the same ones."""
+        """Takes records into histories. Raises: StoreUnavailable, and may then be called again with the same
+        records."""
         self._histories.take(records)
         self._offsets.read(records)
 
     def _until_stored(self, step: Callable[[], None]) -> None:
-        """`step`, again and again while Redis is away: nothing more is read meanwhile, so nothing is lost."""
+        """Repeats `step` while Redis is away. Nothing more is read meanwhile, so nothing is lost."""
         while True:
             try:
                 step()
@@ -189,8 +191,8 @@ class Scorer:
         self._sweeper.lose(partitions)
 
     def _store_and_commit(self) -> None:
-        """For whoever goes on. The latest seconds are read again there, and skipped: Redis may lose them yet, and
-        nobody has them in memory any more."""
+        """Leaves everything to the next scorer. The last seconds are not committed: the next scorer reads them again
+        and skips what is stored, since Redis may still lose it and this scorer will not have it in memory."""
         try:
             self._histories.save()
             self._commit(wait=True)
@@ -198,7 +200,7 @@ class Scorer:
             log.warning("what is not stored will be read again by whoever goes on: %s", error)
 
     def _commit(self, *, wait: bool = False) -> None:
-        """To be called when everything taken in is stored; of that, what is old enough."""
+        """Commits what was stored long enough ago. To be called when all histories are stored."""
         now = self._clock()
         self._offsets.stored(now)
         if offsets := self._offsets.committable(now):
@@ -207,7 +209,7 @@ class Scorer:
     # -- housekeeping --------------------------------------------------------------------------------------------------
 
     def _keep_house(self) -> None:
-        """What need not be done each turn. Raises StoreUnavailable."""
+        """Commits, loads newcomers, and does what is due only now and then. Raises: StoreUnavailable."""
         now = self._clock()
         if now - self._committed_at >= COMMIT_EVERY_S and self._histories.saved:
             self._committed_at = now
@@ -216,7 +218,7 @@ class Scorer:
         if now - self._housekept_at >= HOUSEKEEPING_EVERY_S:
             self._housekept_at = now
             self._histories.restore()
-            self._health.set("lists", OK)  # Redis has answered, and nothing that had to be written was refused
+            self._health.set("lists", OK)  # Redis has answered
             self._histories.forget_quiet()
             self._tell()
 
@@ -231,7 +233,7 @@ class Scorer:
             metrics.model_age.set(max(0.0, time.time() - served.manifest.created))
 
     def _tell_lag(self) -> None:
-        """Of the partitions that are read here; what is shown of others is taken back."""
+        """Shows the lag of the partitions that are read here, and removes that of others."""
         positions = self._source.positions()
         self._lag.ends(self._source.end_offsets())
         self._lag.keep(self._offsets.assigned)
@@ -244,7 +246,7 @@ class Scorer:
         self._metrics.lag_seconds.set(self._lag.seconds(positions))
 
     def _tell_kafka(self, *statuses: SourceStatus) -> None:
-        """Of every source: one that reads says nothing of another that does not."""
+        """Shows what is wrong with any of the sources."""
         wrong = [status.message for status in statuses if not status.healthy]
         self._health.set("kafka", "; ".join(wrong) or OK)
         notes = [status.message for status in statuses if status.healthy and status.message]

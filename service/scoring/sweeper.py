@@ -1,9 +1,9 @@
 """Takes deleted and unavailable items out of lists at rest, within seconds.
 
-Each scorer sweeps the lists of the users of its partitions. It finds those that hold an item by the index that is
-written with each list (`list_index`), and only those are touched. A list that a scorer wrote before it had heard of a
-deletion is swept by that scorer itself afterwards, also in a partition that it has lost since; and whoever takes a
-partition over sweeps it of all that may not be listed. So nobody must agree with anybody.
+Each scorer sweeps the lists of the users of its partitions. The index that is written with each list (`list_index`)
+shows which of them hold an item, and only those are touched. A scorer may write a list before it reads of a deletion,
+so it goes on sweeping a partition for a while after losing it. A scorer that takes a partition over sweeps it of all
+blocked items. So scorers need not agree with each other.
 """
 
 import logging
@@ -21,10 +21,12 @@ from service.scoring.recommendations import items_in
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.5  # deletions of so long are swept together
-REST_AT_MOST_S = 2.0  # else a sweep rests for as long as the last one took: at most half of a core, and 10 s are kept
-TRIM_EVERY_S = 3600.0  # entries of lists that have expired are dropped by each sweep, and without any so often
-LOST_FOR_S = 60.0  # deletions are heard of within seconds: later, nothing that was written here can hold one
+GATHER_S = 0.5  # deletions within this time are swept together
+# After a sweep the sweeper rests for as long as the sweep took, so that it takes half of a core at most; but no longer
+# than this, so that items leave the lists within 10 s
+REST_AT_MOST_S = 2.0
+TRIM_EVERY_S = 3600.0  # each sweep drops the entries of expired lists, so there is at least one in this time
+LOST_FOR_S = 60.0  # a lost partition is swept so long; a scorer reads of a deletion within seconds
 
 
 class Sweeper:
@@ -55,26 +57,29 @@ class Sweeper:
         self._thread.join()
 
     def take_over(self, partitions: Iterable[TopicPartition], blocked: set[str]) -> None:
-        """From now on their lists are swept here, and at once of all that may not be listed: whoever had them before
-        may have gone before it could."""
+        """Sweeps the lists of these partitions from now on, and at once of all blocked items, since the scorer before
+        may have ended without."""
         taken = list(partitions)
         with self._lock:
             self._mine.update(dict.fromkeys(taken, math.inf))
         self._want(taken, blocked)
 
     def lose(self, partitions: Iterable[TopicPartition]) -> None:
-        """No more lists are written in them here."""
+        """To be called when this scorer writes no more lists of these partitions."""
         until = self._clock() + LOST_FOR_S
         with self._lock:
             self._mine.update((where, until) for where in partitions if where in self._mine)
 
     def sweep_soon(self, items: set[str]) -> None:
-        """The caller writes no more lists that hold `items`."""
+        """Takes `items` out of all lists soon. The caller writes no more lists that hold them."""
         if items:
             self._want(self._sweeps(), items)
 
     def sweep(self) -> int:
-        """What is wanted by now; how many lists have changed. Raises StoreUnavailable, and may then be called again."""
+        """Takes out all items wanted so far. Returns how many lists have changed.
+
+        Raises: StoreUnavailable, and may then be called again.
+        """
         with self._lock:
             wanted, self._wanted = self._wanted, {}
             of_default, self._wanted_of_default = self._wanted_of_default, set()
@@ -141,7 +146,7 @@ class Sweeper:
                     log.warning("lists at rest are swept once Redis answers again: %s", error)
                 away = True
                 continue
-            except Exception:  # whatever it was, items that are deleted later must leave the lists
+            except Exception:  # whatever it was, items deleted later must still leave the lists
                 log.exception("lists at rest could not be swept, which is tried again")
                 rest_s = REST_AT_MOST_S
                 continue

@@ -1,4 +1,4 @@
-"""Users in, ranked lists out: the model's rows and scores as item ids."""
+"""Ranked lists of item ids, from histories of item ids."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def best_items(
     hidden: Sequence[Sequence[str]] | None = None,
 ) -> list[ScoredItems]:
     """The k best items of each user, best first. `histories`: item ids, latest last; ids that the model does not know
-    count for nothing. `exclude` [size]: rows not to list. `hidden`: per user, ids not to list."""
+    are ignored. `exclude` [size]: True for rows not to list. `hidden`: for each user, ids not to list."""
     rows, scores = recommender.top_k(
         _rows(recommender, histories),
         k,

@@ -1,8 +1,8 @@
-"""What a scorer knows of one user: their latest items, how many events, and how far each partition has been read.
+"""The history of one user as a scorer keeps it: the latest items, how many events, how far each partition was read.
 
-The stored form is JSON (`tidemill:history:<user_id>`), so that a scorer of any version, or a person, can read it. It
-starts with a stamp of 16 hex digits that changes with each write: a writer must know the stamp it replaces, so a scorer
-that lost the user's partition without noticing cannot overwrite what its successor wrote.
+The stored form is JSON (`tidemill:history:<user_id>`), so that scorers of other releases, and people, can read it. It
+begins with a stamp of 16 hex digits that changes with each write. A writer must know the stamp that it replaces, so a
+scorer that lost the user's partition without noticing cannot overwrite what its successor wrote.
 """
 
 import re
@@ -17,7 +17,7 @@ from consumers.events import Interaction
 from consumers.records import TopicPartition
 from service.model.history import LATEST, NO_KEY, HistoryRule, accept, key_of
 
-REMEMBERED_ITEMS = 500  # of those to be left out of lists: disliked, and where the setting says so bought or seen
+REMEMBERED_ITEMS = 500  # at most so many items in `hidden`, and as many in `disliked`
 STAMP_BYTES = 16
 
 
@@ -27,20 +27,22 @@ class DamagedHistory(ValueError):
 
 @dataclass(slots=True)
 class UserHistory:
-    items: list[str] = field(default_factory=list)  # latest last, at most as many as a history is long
+    items: list[str] = field(default_factory=list)  # latest last, at most `HistoryRule.length`
     events_seen: int = 0  # accepted events, duplicates not counted
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
     event_keys: "array[int]" = field(default_factory=lambda: array("q"))  # of the latest accepted events, latest last
-    hidden: list[str] = field(default_factory=list)  # by `hide_seen`, latest last
-    disliked: list[str] = field(default_factory=list)  # and not wanted since, latest last
+    hidden: list[str] = field(default_factory=list)  # items hidden by the setting `hide_seen`, latest last
+    disliked: list[str] = field(default_factory=list)  # items disliked and not wanted since, latest last
     last_event_ms: int = 0  # Kafka timestamp of the latest event taken, epoch milliseconds
     log: str = ""  # names the topic, or the cluster, that `next_offsets` are of; empty where that is not known
 
     def has_read(self, where: TopicPartition, offset: int) -> bool:
+        """Whether the record at this place was taken in already."""
         return offset < self.next_offsets.get(where, 0)
 
     def go_on_in(self, log: str) -> None:
-        """Of a topic made anew, or of another cluster, nothing has been read yet; the rest of the history stays."""
+        """Continues the history in `log`. Where that is another one (a topic made anew, another cluster), nothing of it
+        has been read yet; the rest of the history stays."""
         if self.log and log and self.log != log:
             self.next_offsets = {}
         self.log = log or self.log

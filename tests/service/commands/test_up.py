@@ -34,7 +34,9 @@ def program(trainer: str = "", scorer: str = "", plain: bool = True, **options: 
     return (
         "import signal, sys\nfrom pathlib import *\n"
         "from service.commands.up import run_up\nfrom service.up.options import UpOptions\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests themselves may run under nohup
+        # the tests themselves may run under nohup, or in the background, where SIGINT is ignored
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.exit(run_up(UpOptions({', '.join(arguments)}), plain={plain}))"
     )
 

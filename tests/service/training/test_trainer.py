@@ -66,7 +66,7 @@ def test_version_1_is_there_before_any_event(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(main, "model_config", small)
     settings, lease = TrainerSettings(device="cpu"), hold(store)
     keeper, health = LeaseKeeper(store, lease, 60.0), Health("trainer")
-    main._lead(settings, store, lease, keeper, KAFKA, "run", TrainerMetrics(), health, stop)  # type: ignore[arg-type]
+    main._lead(settings, store, lease, keeper, KAFKA, "run", TrainerMetrics(), health, stop, lambda: None)  # type: ignore[arg-type]
     assert began_with == [({}, 1)]
     first = manifests(store)[0]
     assert (first.kind, first.parent, first.events_trained, first.batches) == ("snapshot", None, 0, ())
