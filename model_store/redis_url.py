@@ -40,8 +40,8 @@ def _yes_or_no(value: str) -> bool:
     return value.lower() in ("true", "yes", "1", "false", "no", "0")
 
 
-# What may stand behind the `?`, and what each value is. The client knows more options, some of which would change what
-# answers look like; and it looks at values when it connects, if at all.
+# The options allowed behind the `?`, and what each value must be. The client knows more options, some of which would
+# change the form of answers, and it checks values only when it connects, if at all.
 _OPTIONS: dict[str, tuple[Callable[[str], bool], str]] = {
     "db": (_number, "a number, such as 0"),
     "username": (_text, ""),
