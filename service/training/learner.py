@@ -87,8 +87,7 @@ class Learner:
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
         examples = Examples(events.item, events.time, events.weight, events.history)
-        disliked = Examples(*(getattr(events.disliked, name) for name in ("item", "time", "weight", "history")))
-        taught = self._teach(examples, disliked, replay)
+        taught = self._teach(examples, events.disliked, replay)
         for channel in self.channels:
             channel.observe(examples)
         self.recommender.clock += events.accepted
