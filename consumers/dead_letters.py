@@ -150,7 +150,8 @@ class KafkaDeadLetters:
         extra: KafkaConfig | None = None,
         make_producer: Callable[[str, Mapping[str, Any], KafkaConfig | None], Producer] = make_producer,
     ) -> None:
-        settings = {
+        self._why_fatal = ""  # what a producer that fails for good says once, and not with the letters it held
+        settings: dict[str, Any] = {
             "message.timeout.ms": 0,  # never give a letter up
             "socket.timeout.ms": 10_000,
             "linger.ms": 5,
@@ -161,6 +162,7 @@ class KafkaDeadLetters:
             # The broker's limit counts whole batches, so a large letter is to have a batch of its own.
             "batch.size": 65_536,
         }
+        settings |= {"error_cb": self._on_client_error}
         self._new_producer = functools.partial(make_producer, bootstrap, settings, extra)
         self._producer = self._new_producer()
         self._waiting: list[_Delivery] = []  # not with the producer yet: new ones, and those to send again
@@ -257,8 +259,8 @@ class KafkaDeadLetters:
             self._refuse(delivery, error)
 
     def _try_again(self, delivery: _Delivery, error: KafkaError) -> None:
-        logger.warning("a dead letter was not taken and is sent again: %s", error.str())
-        self.waits_for = error.str()
+        self.waits_for = self._words(error)
+        logger.warning("a dead letter was not taken and is sent again: %s", self.waits_for)
         self._retry_at = time.monotonic() + _RETRY_S
         self._again(delivery)
 
@@ -274,8 +276,19 @@ class KafkaDeadLetters:
                 self._try_again(each, error)
             else:
                 self._refuse(each, error)
+        self._why_fatal = ""
         self._producer = self._new_producer()
 
+    def _on_client_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._why_fatal = error.str()
+
+    def _words(self, error: KafkaError) -> str:
+        """The broker's own, where the error says no more than that the producer has failed for good."""
+        fatal = error.fatal() or error.code() == KafkaError._FATAL
+        return self._why_fatal if fatal and self._why_fatal else error.str()
+
     def _refuse(self, delivery: _Delivery, error: KafkaError) -> None:
-        logger.warning("%s refuses a dead letter: %s", delivery.letter.address, error.str())
-        self._refused.append(Refused(delivery.letter, error.str()))
+        words = self._words(error)
+        logger.warning("%s refuses a dead letter: %s", delivery.letter.address, words)
+        self._refused.append(Refused(delivery.letter, words))

@@ -97,19 +97,23 @@ def _standard_input() -> io.BufferedReader:
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Lines with their line ends (the last may have none); the first MAX_LINE_BYTES of a longer one."""
-    pending, too_long = b"", False
+    pending, too_long = bytearray(), False
     for chunk in chunks:
-        # a CR at the very end may be the first half of CRLF: it waits for the next chunk
-        lines = (pending + chunk).splitlines(keepends=True)
-        pending = b"" if lines[-1].endswith(b"\n") else lines.pop()
-        for line in lines:
-            if not too_long:
-                yield line
-            too_long = False
+        pieces = chunk.splitlines(keepends=True)
+        if pending.endswith(b"\r") and not chunk.startswith(b"\n"):  # it was a line end by itself
+            pieces.insert(0, b"")
+        for number, piece in enumerate(pieces, 1):
+            pending += piece
+            # a CR at the very end may be the first half of CRLF: it waits for the next chunk
+            if pending.endswith(b"\n") or (pending.endswith(b"\r") and number < len(pieces)):
+                if not too_long:
+                    yield bytes(pending)
+                pending.clear()
+                too_long = False
         if len(pending) >= MAX_LINE_BYTES and not too_long:
-            yield pending[:MAX_LINE_BYTES]
+            yield bytes(pending[:MAX_LINE_BYTES])
             too_long = True
         if too_long:
-            pending = pending[-1:]
+            del pending[:-1]
     if pending and not too_long:
-        yield pending
+        yield bytes(pending)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from model_store.errors import ModelStoreError
-from service.process import Unmendable, WrongUsage
+from service.process import Unmendable, WrongUsage, kafka_words
 
 COMMANDS = {
     "up": "run everything on this machine",
@@ -116,11 +116,9 @@ def load(name: str) -> Command:
 
 
 def _told(error: Exception) -> str:
-    """Of an error that nobody expected: what it is. Kafka's client has one class for all that can go wrong."""
-    kafka = sys.modules.get("confluent_kafka")
-    if kafka is not None and isinstance(error, kafka.KafkaException):
-        cause = error.args[0] if error.args else error
-        return f"Kafka: {cause.str() if isinstance(cause, kafka.KafkaError) else cause}"
+    """Of an error that nobody expected: what it is."""
+    if (words := kafka_words(error)) is not None:
+        return f"Kafka: {words}"
     return f"{type(error).__name__}: {error} (TIDEMILL_LOG_LEVEL=DEBUG shows where)"
 
 

@@ -2,6 +2,7 @@
 
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -53,6 +54,15 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def kafka_words(error: Exception) -> str | None:
+    """What an exception of Kafka's client says in words; None for any other. The client is not imported for it."""
+    kafka = sys.modules.get("confluent_kafka")
+    if kafka is None or not isinstance(error, kafka.KafkaException):
+        return None
+    cause = error.args[0] if error.args else error
+    return str(cause.str() if isinstance(cause, kafka.KafkaError) else cause)
+
+
 def wait_for(
     what: str,
     ask: Callable[[], T],
@@ -65,7 +75,7 @@ def wait_for(
         try:
             answer = ask()
         except errors as error:
-            health.set(what, f"not usable yet: {error}")
+            health.set(what, f"not usable yet: {kafka_words(error) or error}")
             stop.wait(0.5)
         else:
             health.set(what, OK)

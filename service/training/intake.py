@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.micro_batch import MicroBatch
+from service.model.channel import Examples
 from service.model.history import keys_of
 from service.model.item_table import ItemTable
 from service.training.user_table import UserTable
@@ -28,16 +29,6 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Dislikes:
-    """The m accepted events of a batch whose weight is below 0, as columns."""
-
-    item: Index  # [m]
-    time: Index  # [m] on the event clock
-    weight: NDArray[np.float64]  # [m] below 0
-    history: NDArray[np.int32]  # [m, L] as in `Events`
-
-
-@dataclass(frozen=True, slots=True)
 class Events:
     """The events of a batch: as columns the n accepted events that are targets, and the dislikes."""
 
@@ -50,7 +41,7 @@ class Events:
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
     user_known: NDArray[np.bool_]  # [n] the user had an accepted event before this one
     item_known: NDArray[np.bool_]  # [n] the item had one, or was in the catalogue
-    disliked: Dislikes  # neither targets nor part of a history
+    disliked: Examples  # neither targets nor part of a history
 
 
 def take_items(table: ItemTable, batch: MicroBatch, clock: int, limit: int | None) -> Items:
@@ -120,7 +111,7 @@ def take_events(
         history=history[wanted],
         user_known=user_known[target],
         item_known=item_known[target],
-        disliked=Dislikes(item[~wanted], time[disliked], weight[disliked], history[~wanted]),
+        disliked=Examples(item[~wanted], time[disliked], weight[disliked], history[~wanted]),
     )
     users.append_keys(user[accepted], key[accepted], clock)
     users.append_items(events.user, events.item)

@@ -8,6 +8,7 @@ No channel is known by name here: see service/model/channel.py.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +42,14 @@ class LearnResult:
     taught: Taught
     ranked: RankSums = field(default_factory=RankSums)  # of the sample, before it was learned from
     paired: PairedSums = field(default_factory=PairedSums)  # the sample compared with the reference; empty without one
+
+
+class Exceeded(NamedTuple):
+    """A limit on rows, and how many are in use."""
+
+    name: str  # of the field of `Limits`
+    limit: int
+    rows: int
 
 
 class Learner:
@@ -78,8 +87,7 @@ class Learner:
         events = self._take_in(batch)
         ranked, paired = self._rank(events, reference)
         examples = Examples(events.item, events.time, events.weight, events.history)
-        disliked = Examples(*(getattr(events.disliked, name) for name in ("item", "time", "weight", "history")))
-        taught = self._teach(examples, disliked, replay)
+        taught = self._teach(examples, events.disliked, replay)
         for channel in self.channels:
             channel.observe(examples)
         self.recommender.clock += events.accepted
@@ -87,18 +95,14 @@ class Learner:
         self.recommender.changed()
         return LearnResult(events.accepted, events.duplicates, taught, ranked, paired)
 
-    def beyond_limits(self) -> list[str]:
-        """The limits that are exceeded, in words. It happens where one micro-batch has more items or users than rows
+    def beyond_limits(self) -> list[Exceeded]:
+        """The limits that are exceeded. It happens where one micro-batch has more items or users than rows
         are allowed: it is learned from nevertheless, and the next batches expire the excess."""
         kept = (
-            ("TIDEMILL_MAX_ITEMS", self.items.in_use, self.limits.max_items),
-            ("TIDEMILL_MAX_USERS", self.users.in_use, self.limits.max_users),
+            ("max_items", self.items.in_use, self.limits.max_items),
+            ("max_users", self.users.in_use, self.limits.max_users),
         )
-        return [
-            f"{name} is {limit}, and {rows} rows are in use: a micro-batch holds more than that"
-            for name, rows, limit in kept
-            if limit is not None and rows > limit
-        ]
+        return [Exceeded(name, limit, rows) for name, rows, limit in kept if limit is not None and rows > limit]
 
     def _take_in(self, batch: MicroBatch) -> Events:
         """Gives rows to new items and users, in the tables and in every channel."""

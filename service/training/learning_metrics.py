@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from consumers.micro_batch import MicroBatch
 from service.health import Health
 from service.metrics import TrainerMetrics
-from service.training.learner import Learner, LearnResult
+from service.training.learner import Exceeded, Learner, LearnResult
 from service.training.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,14 @@ class LearningMetrics:
     def _tell_limits(self) -> None:
         """Warns once of each limit that is exceeded: nothing is lost, but more memory is used than the limit says."""
         beyond = self._learner.beyond_limits()
-        for line in beyond:
-            if (name := line.split()[0]) not in self._limits_told:
-                self._limits_told.add(name)
-                log.warning("%s; set it higher, or TIDEMILL_BATCH_EVENTS lower", line)
+        for each in beyond:
+            if each.name not in self._limits_told:
+                self._limits_told.add(each.name)
+                log.warning("%s; set it higher, or TIDEMILL_BATCH_EVENTS lower", _told(each))
         if self._limits_told:
-            self._health.fact("beyond_limits", beyond)
+            self._health.fact("beyond_limits", [_told(each) for each in beyond])
+
+
+def _told(exceeded: Exceeded) -> str:
+    name, limit, rows = exceeded
+    return f"TIDEMILL_{name.upper()} is {limit}, and {rows} rows are in use: a micro-batch holds more than that"

@@ -170,6 +170,28 @@ def test_what_may_pass_by_itself_is_waited_for(code: int) -> None:
     assert [record["value"] for record in producer.delivered] == [b"a"]
 
 
+def test_a_producer_that_fails_for_good_is_refused_in_the_broker_s_words() -> None:
+    """librdkafka says them once, aside; with each letter it says no more than that its client has failed."""
+    settings: dict[str, Any] = {}
+
+    def answer(record: dict[str, Any]) -> KafkaError:
+        settings["error_cb"](KafkaError(KafkaError._FATAL, "Broker: Topic authorization failed", True))
+        return KafkaError(KafkaError._FATAL, "Local: Fatal error", True)
+
+    producer = FakeProducer(answer)
+
+    def make(bootstrap: str, given: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> Producer:
+        settings.update(given)
+        return producer.make(bootstrap, given, extra)
+
+    dead = KafkaDeadLetters("", make_producer=make)
+    bad = letter_of("events", b"bad")
+    dead.send([bad])
+    assert dead.flush(10)
+    (refused,) = dead.take_refused()
+    assert refused == Refused(bad, "Broker: Topic authorization failed")
+
+
 def fatal(record: object) -> KafkaError:
     return KafkaError(KafkaError._FATAL, "no right to number its records", True)
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumers import event_file
 from consumers.event_file import EventFile, FileError
@@ -105,6 +107,12 @@ def test_an_endless_line_is_bounded(end: bytes, length: int, tmp_path: Path, mon
     assert (one, three) == ((1, LINES[0]), (3, LINES[1]))
     assert two[0] == 2
     assert 100 <= len(two[1]) <= 130
+
+
+@given(st.lists(st.binary(max_size=6) | st.sampled_from([b"a\r", b"\n", b"\r\n", b"\r", b"bc\n"]), max_size=12))
+def test_lines_do_not_depend_on_where_chunks_end(chunks: list[bytes]) -> None:
+    whole = b"".join(chunks)
+    assert list(event_file._split(iter(chunk for chunk in chunks if chunk))) == whole.splitlines(keepends=True)
 
 
 def packed_lines() -> bytes:

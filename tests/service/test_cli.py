@@ -1,17 +1,19 @@
 """Exit codes, and one line on stderr for whatever goes wrong."""
 
 import argparse
+import builtins
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from confluent_kafka import KafkaError, KafkaException
 
-from service import cli
+from service import cli, entry
 from service.cli import COMMANDS, main
 from service.process import UNMENDABLE, Fatal, Unmendable
 from tests.redis_server import RedisServer
@@ -258,3 +260,14 @@ def test_standard_streams_that_are_closed(redirections: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_while_the_command_is_still_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str, *rest: Any) -> Any:
+        if name == "service.cli":
+            raise KeyboardInterrupt
+        return imported(name, *rest)
+
+    imported = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    assert entry.main() == 130

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from consumers.events import DEFAULT_EVENT_WEIGHTS
 from consumers.micro_batch import ItemChange, MicroBatch
+from service.model.channel import Examples
 from service.model.config import ItemsConfig
 from service.model.history import HistoryRule
 from service.model.item_table import ItemTable
-from service.training.intake import Dislikes, Events, Items, seen_earlier, take_events, take_items
+from service.training.intake import Events, Items, seen_earlier, take_events, take_items
 from service.training.user_table import UserTable
 from tests.service.training.streams import clicks, micro_batch, random_events
 
@@ -198,7 +199,7 @@ def test_what_was_before_an_event_does_not_depend_on_where_batches_begin(seed: i
         assert taker.clock == len(set(keys))
         columns = {field.name for field in dataclasses.fields(Events)} - {"accepted", "duplicates", "disliked"}
         found = {name: np.concatenate([getattr(part, name) for part in parts]).tobytes() for name in columns}
-        for field in dataclasses.fields(Dislikes):
+        for field in dataclasses.fields(Examples):
             column = np.concatenate([getattr(part.disliked, field.name) for part in parts])
             found[f"disliked {field.name}"] = column.tobytes()
         return found

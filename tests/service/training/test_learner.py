@@ -235,20 +235,20 @@ def test_a_version_of_a_release_that_knew_no_unlisted_items_goes_on() -> None:
     [
         ({}, []),
         ({"max_items": 6, "max_users": 3}, []),
-        ({"max_items": 5}, ["TIDEMILL_MAX_ITEMS is 5, and 6 rows are in use"]),
-        ({"max_users": 2}, ["TIDEMILL_MAX_USERS is 2, and 3 rows are in use"]),
-        ({"max_items": 1, "max_users": 1}, ["TIDEMILL_MAX_ITEMS is 1", "TIDEMILL_MAX_USERS is 1"]),
+        ({"max_items": 5}, [("max_items", 5, 6)]),
+        ({"max_users": 2}, [("max_users", 2, 3)]),
+        ({"max_items": 1, "max_users": 1}, [("max_items", 1, 6), ("max_users", 1, 3)]),
     ],
 )
-def test_a_limit_below_one_batch_is_exceeded_for_it_and_told(limits: dict[str, Any], told: list[str]) -> None:
+def test_a_limit_below_one_batch_is_exceeded_for_it_and_told(
+    limits: dict[str, Any], told: list[tuple[str, int, int]]
+) -> None:
     """Every event of the batch is learned from, as without the limit."""
     batch = micro_batch(clicks([(f"u{n % 3}", f"i{n}") for n in range(6)]))
     learner, unlimited = Learner(small(**limits)), Learner(SMALL)
     assert learner.learn(batch) == unlimited.learn(batch)
     assert_same(learner.snapshot(), unlimited.snapshot())
-    found = learner.beyond_limits()
-    assert len(found) == len(told)
-    assert all(line.startswith(words) for line, words in zip(found, told, strict=True))
+    assert learner.beyond_limits() == told
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from service.model.channel import Examples
 from service.model.channels.network import Network
 from service.model.contexts import Contexts
 from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.evaluation.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
-from service.training.intake import Dislikes, Events
+from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.reference import Reference
 from tests.service.model.configs import small
@@ -33,7 +34,7 @@ def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = 
         history=history.astype(np.int32),
         user_known=known,
         item_known=np.ones(n, np.bool_),
-        disliked=Dislikes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), history[:0].astype(np.int32)),
+        disliked=Examples.none(history.shape[1]),
     )
 
 
