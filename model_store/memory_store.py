@@ -1,4 +1,4 @@
-"""A model store in memory, for tests. tests/contracts/test_model_store.py runs the same laws on it and on Redis."""
+"""A model store in memory, for tests. tests/contracts/model_store/ runs the same laws on it and on Redis."""
 
 import threading
 import time

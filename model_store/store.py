@@ -1,4 +1,4 @@
-"""The contract of a model store. tests/contracts/test_model_store.py runs its laws on every implementation."""
+"""The contract of a model store. tests/contracts/model_store/ runs its laws on every implementation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar

@@ -22,6 +22,8 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from consumers.kafka_source import KafkaSource
+from consumers.records import Record
 from service.leash import Child
 from service.local import start_kafka
 from tests.patience import PATIENCE
@@ -42,6 +44,18 @@ def mock_cluster() -> str:
     server = start_kafka()
     atexit.register(server.child.close)
     return server.address
+
+
+def read(bootstrap: str, topic: str, n: int) -> list[Record]:
+    """The topic's records from its beginning, as soon as there are `n` of them; after 30 s as many as there are."""
+    source = KafkaSource(bootstrap, "tests", refresh_s=0.1)
+    source.assign({topic: {}})
+    records: list[Record] = []
+    deadline = time.monotonic() + 30
+    while len(records) < n and time.monotonic() < deadline:
+        records += source.poll(1000, 0.1)
+    source.close()
+    return records
 
 
 class RealBroker:

@@ -1,7 +1,6 @@
 """A reject reaches its topic as it came and is never given up; what its topic refuses for good is said."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -10,7 +9,6 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumers.dead_letters import KafkaDeadLetters, MemoryDeadLetters
 from consumers.decode import Reason, Reject
-from consumers.kafka_source import KafkaSource
 from consumers.letters import DeadLetter, Refused, dead_letter
 from consumers.records import Record
 from tests import brokers
@@ -34,14 +32,7 @@ def letter_of(
 
 
 def letters(bootstrap: str, topic: str, n: int) -> list[Record]:
-    source = KafkaSource(bootstrap, "letters", refresh_s=0.1)
-    source.assign({f"{topic}.dlq": {}})
-    records: list[Record] = []
-    deadline = time.monotonic() + 30
-    while len(records) < n and time.monotonic() < deadline:
-        records += source.poll(1000, 0.1)
-    source.close()
-    return records
+    return brokers.read(bootstrap, f"{topic}.dlq", n)
 
 
 def test_memory_keeps_them_all() -> None:

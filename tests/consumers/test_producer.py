@@ -1,26 +1,11 @@
 """What is published arrives once, in order per key, where a Java client would put it; what does not is counted."""
 
-import time
-
 import pytest
 
-from consumers.kafka_source import KafkaSource
 from consumers.producer import KafkaPublisher, KafkaUnreachableError, PublishError
-from consumers.records import Record
 from tests import brokers
 
 USERS = [f"u{n}" for n in range(20)]
-
-
-def read(bootstrap: str, topic: str, n: int) -> list[Record]:
-    source = KafkaSource(bootstrap, "published", refresh_s=0.1)
-    source.assign({topic: {}})
-    records: list[Record] = []
-    deadline = time.monotonic() + 30
-    while len(records) < n and time.monotonic() < deadline:
-        records += source.poll(1000, 0.1)
-    source.close()
-    return records
 
 
 def test_records_arrive_once_and_in_order_per_key() -> None:
@@ -30,7 +15,7 @@ def test_records_arrive_once_and_in_order_per_key() -> None:
     for n in range(200):
         publisher.publish(topic, USERS[n % 20], str(n).encode())
     assert publisher.flush(30) == 0
-    records = read(bootstrap, topic, 200)
+    records = brokers.read(bootstrap, topic, 200)
     publisher.close()
     assert publisher.delivered[topic] == 200
     assert publisher.delivered_bytes[topic] == sum(len(str(n)) for n in range(200))
