@@ -30,7 +30,8 @@ from service.model.channel import Examples
 from service.model.config import ModelConfig
 from service.model.registry import NEW_MODEL
 from service.training.configuration import config_digest, environment
-from service.training.evaluation.measures import PairedSums, RankSums
+from service.training.evaluation.measures import PairedSums
+from service.training.evaluation.ranked import Ranked
 from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.progress import Progress
@@ -100,11 +101,11 @@ class TimedLearner(Learner):
 
     ranked: list[float]
 
-    def _rank(self, events: Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
+    def _rank(self, events: Events, reference: Reference | None) -> tuple[Ranked, PairedSums]:
         began = time.perf_counter()
-        sums = super()._rank(events, reference)
+        found = super()._rank(events, reference)
         self.ranked.append(time.perf_counter() - began)
-        return sums
+        return found
 
 
 class TimedTrainer(Trainer):

@@ -34,6 +34,7 @@ class Events:
 
     accepted: int  # events of any type that are no duplicates
     duplicates: int
+    place: Index  # [n] place in the batch
     user: Index  # [n]
     item: Index  # [n]
     time: Index  # [n] on the event clock
@@ -104,6 +105,7 @@ def take_events(
     events = Events(
         accepted=n,
         duplicates=len(accepted) - n,
+        place=target,
         user=user[target],
         item=item[wanted],
         time=time[target],

@@ -24,6 +24,7 @@ from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
 from service.training.evaluation import prequential
 from service.training.evaluation.measures import PairedSums, RankSums
+from service.training.evaluation.ranked import Ranked
 from service.training.intake import Events, take_events, take_items
 from service.training.reference import Reference
 from service.training.user_table import UserTable
@@ -42,6 +43,7 @@ class LearnResult:
     taught: Taught
     ranked: RankSums = field(default_factory=RankSums)  # of the sample, before it was learned from
     paired: PairedSums = field(default_factory=PairedSums)  # the sample compared with the reference; empty without one
+    each: Ranked = field(default_factory=Ranked, compare=False)  # the events of the sample
 
 
 class Exceeded(NamedTuple):
@@ -85,7 +87,7 @@ class Learner:
         sample for comparison, and has no influence on what is learned.
         """
         events = self._take_in(batch)
-        ranked, paired = self._rank(events, reference)
+        each, paired = self._rank(events, reference)
         examples = Examples(events.item, events.time, events.weight, events.history)
         taught = self._teach(examples, events.disliked, replay)
         for channel in self.channels:
@@ -93,7 +95,7 @@ class Learner:
         self.recommender.clock += events.accepted
         self.steps += 1
         self.recommender.changed()
-        return LearnResult(events.accepted, events.duplicates, taught, ranked, paired)
+        return LearnResult(events.accepted, events.duplicates, taught, RankSums.of(each.ahead), paired, each)
 
     def beyond_limits(self) -> list[Exceeded]:
         """The limits that are exceeded. It happens where one micro-batch has more items or users than rows
@@ -129,7 +131,7 @@ class Learner:
         gone[expired] = True
         self.users.forget_items(gone)
 
-    def _rank(self, events: Events, reference: Reference | None) -> tuple[RankSums, PairedSums]:
+    def _rank(self, events: Events, reference: Reference | None) -> tuple[Ranked, PairedSums]:
         """Ranks a sample of the events."""
         most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
         return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from service.model.contexts import Contexts
 from service.model.recommender import USERS_AT_ONCE, Recommender
-from service.training.evaluation.measures import PairedSums, RankSums
+from service.training.evaluation.measures import PairedSums
+from service.training.evaluation.ranked import Ranked
 from service.training.intake import Events
 from service.training.reference import Reference
 
@@ -42,18 +43,19 @@ def choose(events: Events, most: int | None) -> Index:
 
 def rank(
     model: Recommender, events: Events, chosen: Index, reference: Reference | None = None
-) -> tuple[RankSums, PairedSums]:
+) -> tuple[Ranked, PairedSums]:
     """How well `model` ranks the chosen events [m]; and compared with `reference`, those whose item the reference
     knows."""
-    sums, paired = RankSums(), PairedSums()
+    parts: list[Ranked] = []
+    paired = PairedSums()
     if reference is not None and len(chosen):
         reference.begin_batch()
     for start in range(0, len(chosen), USERS_AT_ONCE):
         part = chosen[start : start + USERS_AT_ONCE]
         contexts, item = Contexts.of(events.history[part]), events.item[part]
         ahead = model.ranks(contexts, item)
-        sums.add(RankSums.of(ahead))
+        parts.append(Ranked(events.place[part], ahead, origin=("",) * len(part)))
         if reference is not None:
             known = reference.knows(item)
             paired.add(PairedSums.of(ahead[known], reference.ranks(contexts, item)[known]))
-    return sums, paired
+    return Ranked.joined(parts), paired

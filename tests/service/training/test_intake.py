@@ -197,7 +197,7 @@ def test_what_was_before_an_event_does_not_depend_on_where_batches_begin(seed: i
             taker.take(micro_batch(events[at : at + size], keys=keys[at : at + size]))[1] for at in range(0, 60, size)
         ]
         assert taker.clock == len(set(keys))
-        columns = {field.name for field in dataclasses.fields(Events)} - {"accepted", "duplicates", "disliked"}
+        columns = {field.name for field in dataclasses.fields(Events)} - {"accepted", "duplicates", "place", "disliked"}
         found = {name: np.concatenate([getattr(part, name) for part in parts]).tobytes() for name in columns}
         for field in dataclasses.fields(Examples):
             column = np.concatenate([getattr(part.disliked, field.name) for part in parts])

@@ -27,6 +27,7 @@ def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = 
     return Events(
         accepted=n,
         duplicates=0,
+        place=np.arange(n),
         user=np.zeros(n, np.int64),
         item=item,
         time=np.arange(n),
@@ -91,7 +92,9 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     rng = np.random.default_rng(0)
     item = np.concatenate([rng.integers(before, size=95), before + np.arange(5)])
     events = events_of(item, rng.integers(-1, before, (100, 5)))
-    sums, paired = rank(learner.recommender, events, np.arange(100), reference)
+    ranked, paired = rank(learner.recommender, events, np.arange(100), reference)
+    assert ranked.place.tolist() == list(range(100))
+    sums = RankSums.of(ranked.ahead)
     ahead = learner.recommender.ranks(Contexts.of(events.history), item)  # all at once, not 64 at a time
     whole = RankSums.of(ahead)
     assert (sums.n, sums.hits) == (100, whole.hits)
@@ -100,7 +103,8 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     reference.begin_batch()
     theirs = reference.ranks(Contexts.of(events.history[:95]), item[:95])
     assert paired.difference == pytest.approx(PairedSums.of(ahead[:95], theirs).difference)
-    assert rank(learner.recommender, events, np.arange(0)) == (RankSums(), PairedSums())
+    nothing, without = rank(learner.recommender, events, np.arange(0))
+    assert (len(nothing.ahead), without) == (0, PairedSums())
 
 
 def directions(reference: Reference, rows: np.ndarray) -> Tensor:
@@ -149,6 +153,6 @@ def test_who_has_learned_nothing_since_is_the_reference_s_equal() -> None:
     rng = np.random.default_rng(0)
     size = learner.items.size
     events = events_of(rng.integers(size, size=80), rng.integers(-1, size, (80, 5)))
-    sums, paired = rank(learner.recommender, events, choose(events, None), reference)
+    ranked, paired = rank(learner.recommender, events, choose(events, None), reference)
     assert (paired.n, paired.difference, paired.squared) == (80, 0.0, 0.0)
-    assert paired.reference_ndcg == pytest.approx(sums.ndcg)
+    assert paired.reference_ndcg == pytest.approx(RankSums.of(ranked.ahead).ndcg)
