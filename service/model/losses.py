@@ -1,4 +1,4 @@
-"""Sampled softmax with its gradients, by hand.
+"""Sampled softmax with its gradients, by hand; those inside the encoder are the encoder's.
 
 The partition function of a context is estimated as
 
@@ -24,19 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.model.blend import Blend
 from service.model.contexts import Contexts
-from service.model.encoders.decay import (
-    Entries,
-    bag,
-    by_bucket,
-    by_lag,
-    dots,
-    encode,
-    encode_backward,
-    normalise_backward,
-)
+from service.model.encoders.decay import Decay
+from service.model.encoders.directions import normalise_backward
+from service.model.encoders.encoder import Encoder
+from service.model.encoders.entries import Entries, bag, by_bucket, by_lag, dots
 from service.model.parameters import Parameters
-from service.model.ranker import Blend
 
 # Contexts at a time through the softmax: 256 x 1,024 logits are 1 MB and stay in a core's cache between the product,
 # the exponential and the two products back (measured: 25 ms at 128 and 1,024 wide, 22 at 256).
@@ -45,6 +39,8 @@ CHUNK = 256
 MAX_EXPONENT = 60.0
 # Lower bound of a divisor, Z less the target's part, relative to that part: a disliked item of probability .999
 LEAST_REST = 1e-3
+
+DECAY = Decay()
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,9 @@ def sampled_softmax(
     weight: NDArray[np.float32],
     sample: Sample,
     teaching: int,
+    encoder: Encoder = DECAY,
 ) -> Gradients:
-    """The loss and its gradients. No history may be empty.
+    """The loss and its gradients. No history may be empty. `dense`: the parameters of `encoder`.
 
     Every row in `contexts`, `target` [B] and `sample` indexes `unit` [U, D] (directions), `norm` [U, 1] (their lengths)
     and `features` [U, K] (the scores by the channels that are not personal). `weight` [B]: how much each context
@@ -122,7 +119,7 @@ def sampled_softmax(
         return torch.from_numpy(np.ascontiguousarray(a)).to(device)
 
     entries = Entries.of(contexts, contexts.rows, device)
-    encoded = encode(dense, unit, entries)
+    encoded = encoder.encode(dense, unit, entries)
     scale = blend.scale(entries.bucket)  # [B, 1]
     pull = encoded.direction * scale  # [B, D]
     prior = blend.parameters["prior"].index_select(0, entries.bucket)  # [B, K]
@@ -130,7 +127,7 @@ def sampled_softmax(
     sure_entries = Entries(
         put(sure.rows), put(sure.lag), put(sure.owner), put(sure.offsets), entries.bucket, entries.first, entries.some
     )
-    repeat = blend.parameters["repeat"]
+    repeat = blend.parameters["repeat"][: contexts.length]  # histories may be shorter than those of the blend
     bonus = torch.cat([repeat, repeat.new_zeros(1)])  # [L + 1]
     sure_features = features.index_select(0, sure_entries.rows)  # [X, K]
     sure_logit = dots(pull, unit, sure_entries)  # [X]
@@ -190,16 +187,16 @@ def sampled_softmax(
     of_blend["log_scale"].copy_(grouped[:, 0])
     of_blend["prior"].copy_(grouped[:, 1:])
     of_fresh = d_sure * (sure_entries.owner < teaching)
-    of_blend["repeat"].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
-    d_sums, d_latest = encode_backward(dense, unit, entries, encoded, d_pull * scale, gradient)
+    of_blend["repeat"][: contexts.length].copy_(by_lag(of_fresh, sure_entries, b, contexts.length + 1)[:-1])
+    encoders = encoded.backward(d_pull * scale, gradient)
 
     # the gradient at each row is a weighted sum of vectors that belong to contexts: sort by row, sum in one go
-    owed_rows = np.concatenate([sure.rows, contexts.rows, contexts.rows[contexts.offsets[:-1]]])
-    owed_from = np.concatenate([sure.owner, contexts.owner + b, np.arange(2 * b, 3 * b)])
-    owed_weight = torch.cat([d_sure, encoded.weight, d_sure.new_ones(b)])
+    owed_rows = np.concatenate([sure.rows, encoders.rows.cpu().numpy()])
+    owed_from = np.concatenate([sure.owner, encoders.source.cpu().numpy() + b])
+    owed_weight = torch.cat([d_sure, encoders.weight])
     order = stable_order(owed_rows, len(unit))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owed_rows, minlength=len(unit)))])
-    vectors = torch.cat([pull, d_sums, d_latest])  # [3B, D]
+    vectors = torch.cat([pull, encoders.vectors])  # [B + V, D]
     d_unit = bag(vectors, put(owed_from[order]), put(offsets), owed_weight[put(order)])
     d_unit[sampled_rows] += d_sampled.T  # unique rows: no two writes meet
     return Gradients(loss, normalise_backward(d_unit, unit, norm), gradient, of_blend)
