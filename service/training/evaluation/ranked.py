@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 Index = NDArray[np.int64]
 
-NOT_LISTED = 1 << 40
-"""How many items come before one that is no candidate, or must not be listed: more than there ever are."""
-
 
 def _none() -> Index:
     return np.empty(0, np.int64)
@@ -21,7 +18,9 @@ class Ranked:
     """m events of a micro-batch, in the order of the batch."""
 
     place: Index = field(default_factory=_none)  # [m] the event's place among all events of the batch
-    ahead: Index = field(default_factory=_none)  # [m] items listed before the target; NOT_LISTED where it is not listed
+    ahead: Index = field(
+        default_factory=_none
+    )  # [m] items listed before the target; reranking.NOT_LISTED where it would not be
     alone: Mapping[str, Index] = field(default_factory=dict)  # channel -> [m] the same, had it ranked alone
     origin: tuple[str, ...] = ()  # [m] the channel that proposed the target; "" where none did
 

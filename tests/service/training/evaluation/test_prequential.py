@@ -10,6 +10,7 @@ from torch import Tensor
 from service.model.channel import Examples
 from service.model.channels.network import Network
 from service.model.contexts import Contexts
+from service.model.query import NOT_KNOWN
 from service.training.evaluation.measures import PairedSums, RankSums
 from service.training.evaluation.prequential import ROWS_A_BATCH, SCORES_A_BATCH, choose, how_many, rank
 from service.training.intake import Events
@@ -27,10 +28,14 @@ def events_of(item: np.ndarray, history: np.ndarray, known: np.ndarray | None = 
     return Events(
         accepted=n,
         duplicates=0,
+        happened=np.arange(n, dtype=np.float64),
         place=np.arange(n),
         user=np.zeros(n, np.int64),
         item=item,
         time=np.arange(n),
+        ts=np.arange(n, dtype=np.float64),
+        idle=np.full(n, NOT_KNOWN, np.float32),
+        bought=np.zeros(n, np.bool_),
         weight=np.ones(n),
         history=history.astype(np.int32),
         user_known=known,
@@ -92,10 +97,12 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     rng = np.random.default_rng(0)
     item = np.concatenate([rng.integers(before, size=95), before + np.arange(5)])
     events = events_of(item, rng.integers(-1, before, (100, 5)))
-    ranked, paired = rank(learner.recommender, events, np.arange(100), reference)
+    examined = rank(learner.recommender, events, np.arange(100), reference)
+    ranked, paired = examined.ranked, examined.paired
     assert ranked.place.tolist() == list(range(100))
     sums = RankSums.of(ranked.ahead)
-    ahead = learner.recommender.ranks(Contexts.of(events.history), item)  # all at once, not 64 at a time
+    # all at once, not 64 at a time
+    ahead = learner.recommender.ranks(events.history.astype(np.int64), item, now=events.ts, idle=events.idle)
     whole = RankSums.of(ahead)
     assert (sums.n, sums.hits) == (100, whole.hits)
     assert sums.ndcg == pytest.approx(whole.ndcg)
@@ -103,8 +110,8 @@ def test_the_reference_is_compared_where_it_knows_the_item() -> None:
     reference.begin_batch()
     theirs = reference.ranks(Contexts.of(events.history[:95]), item[:95])
     assert paired.difference == pytest.approx(PairedSums.of(ahead[:95], theirs).difference)
-    nothing, without = rank(learner.recommender, events, np.arange(0))
-    assert (len(nothing.ahead), without) == (0, PairedSums())
+    nothing = rank(learner.recommender, events, np.arange(0))
+    assert (len(nothing.ranked.ahead), nothing.paired) == (0, PairedSums())
 
 
 def directions(reference: Reference, rows: np.ndarray) -> Tensor:
@@ -137,8 +144,8 @@ def test_the_reference_does_not_know_an_item_by_the_row_of_another(restarted: bo
     assert directions(reference, new).abs().max() == 0
     assert directions(reference, old).abs().max() > 0
     item = np.concatenate([new, old])
-    _, paired = rank(learner.recommender, events_of(item, np.tile(old[:1], (8, 5))), np.arange(8), reference)
-    assert paired.n == 4
+    events = events_of(item, np.tile(old[:1], (8, 5)))
+    assert rank(learner.recommender, events, np.arange(8), reference).paired.n == 4
     reference.apply(learner.snapshot())  # which has learned of them
     assert reference.knows(item).all()
     reference.begin_batch()
@@ -153,6 +160,7 @@ def test_who_has_learned_nothing_since_is_the_reference_s_equal() -> None:
     rng = np.random.default_rng(0)
     size = learner.items.size
     events = events_of(rng.integers(size, size=80), rng.integers(-1, size, (80, 5)))
-    ranked, paired = rank(learner.recommender, events, choose(events, None), reference)
+    examined = rank(learner.recommender, events, choose(events, None), reference)
+    ranked, paired = examined.ranked, examined.paired
     assert (paired.n, paired.difference, paired.squared) == (80, 0.0, 0.0)
     assert paired.reference_ndcg == pytest.approx(RankSums.of(ranked.ahead).ndcg)
