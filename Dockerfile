@@ -16,6 +16,8 @@ COPY consumers consumers
 COPY model_store model_store
 COPY service service
 RUN pip install -c constraints.txt .
+# compiled here, for this kind of processor, so that no process waits for a compiler
+RUN python -m service.warm
 
 # nothing in here needs to write, nor to be root
 RUN useradd --system --no-create-home --uid 10001 tidemill

@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= 4
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 
-.PHONY: help venv demo check test bench clean
+.PHONY: help venv demo check test bench quality clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -21,6 +21,7 @@ PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c co
 	$(PIP) torch
 	$(PIP) -e '.[embedded,dev]'
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import service.training.main, service.scoring.main'
+	$(BIN)/python -m service.warm
 	touch $@
 
 demo: venv       ## the whole product, live (EVENTS=file ITEMS=file RATE=n SPEED=x SECONDS=n)
@@ -41,8 +42,12 @@ test: venv       ## lint, types, layers and every test
 	$(BIN)/lint-imports
 	$(PYTEST)
 
-bench: venv      ## every benchmark, one figure a line
-	@for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m benchmarks.$$(basename $$f .py) || exit 1; done
+bench: venv      ## every benchmark but `quality`, one figure a line
+	@for f in $(filter-out %/bench_quality.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$f"; $(BIN)/python -m benchmarks.$$(basename $$f .py) || exit 1; done
+
+quality: venv    ## Tidemill's lists beside other libraries': an hour or two (ARGS="FILE --rivals NAME")
+	$(PIP) -e '.[embedded,dev,quality]'
+	$(BIN)/python -m benchmarks.bench_quality $(ARGS)
 
 clean:           ## removes the environment and the caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache *.egg-info

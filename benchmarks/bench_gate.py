@@ -19,7 +19,8 @@ from consumers.micro_batch import MicroBatch
 from model_store.changes import Changes
 from model_store.weights import State
 from service.model.registry import NEW_MODEL
-from service.training.evaluation.evaluate_file import micro_batches
+from service.training.effort import FULL
+from service.training.evaluation.file_batches import micro_batches
 from service.training.gate.gate import Gate, GateRules
 from service.training.gate.norms import NormTracker
 from service.training.learner import Learner
@@ -70,7 +71,7 @@ def run(batches: Iterator[MicroBatch], rules: GateRules) -> Outcome:
     began = time.perf_counter()
     for number, batch in enumerate(batches, 1):
         with reference.borrowed() as borrowed:
-            result = learner.learn(batch, 1, borrowed)
+            result = learner.learn(batch, FULL, borrowed)
         events += result.n_events
         if result.ranked.n:
             outcome.ndcg.append(result.ranked.mean_ndcg)

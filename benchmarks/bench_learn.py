@@ -1,21 +1,24 @@
-"""How many events a second one core learns from, and how close that is to what the core can do.
+"""How many events a second one core learns from, part by part, and how close that is to what the core can do.
 
-The stream is synthetic: 3,000 users, 20,000 items, popular ones more often, every history full (20 items), which is the
-dearest case. The machine's limits are measured beside it: a product of the softmax's shape, and a copy.
+The stream is synthetic: 3,000 users, 20,000 items, popular ones more often, every history full, which is the dearest
+case. The parts: taking in (rows, duplicates, histories), ranking what teaches, the ranker's steps, counting. The
+limits: counting is a matter of memory, since each event touches twenty slots at random places, and the ranker's steps
+are one of products.
 """
 
 import argparse
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from consumers.micro_batch import MicroBatch
-from service.model.channels.network import NetworkConfig
-from service.model.registry import NEW_MODEL
+from service.model.registry import NETWORK, NEW_MODEL
+from service.training.effort import FULL, Effort, affordable
 from service.training.learner import Learner
 
 USERS, ITEMS = 3_000, 20_000
@@ -39,69 +42,80 @@ def batch_of(n: int, number: int, rng: np.random.Generator) -> MicroBatch:
     )
 
 
-def seconds(action: Callable[[], Any], times: int = 20) -> float:
-    """The shortest of several runs: what the core can do when nothing else has it."""
-    action()
-    best = float("inf")
-    for _ in range(times):
-        began = time.perf_counter()
-        action()
-        best = min(best, time.perf_counter() - began)
-    return best
+class Parts:
+    """Processor seconds spent in methods, by name."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
-def flops_of_step(config: NetworkConfig, contexts: int) -> float:
-    """Of the products alone: logits and their two gradients, the dense layers and theirs."""
-    softmax = 3 * 2 * contexts * config.negatives * config.dim
-    layers = 3 * 2 * contexts * config.hidden * 3 * config.dim
-    return float(softmax + layers)
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        action: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            began = time.process_time()
+            try:
+                return action(*arguments, **named)
+            finally:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
+
+        setattr(owner, method, timed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    a, b = torch.randn(256, 64), torch.randn(64, 1024)
-    out = torch.empty(256, 1024)
-    peak = 2 * 256 * 64 * 1024 / seconds(lambda: torch.mm(a, b, out=out), 200)
-    large = torch.randn(16 << 20)
-    other = torch.empty_like(large)
-    bandwidth = 2 * large.numel() * 4 / seconds(lambda: other.copy_(large))
-    print(f"machine: {platform.processor() or platform.machine()}, one thread, torch {torch.__version__}")
-    print(f"  a product of the softmax's shape: {peak / 1e9:.0f} GFLOP/s; a copy: {bandwidth / 1e9:.1f} GB/s")
-    config = NEW_MODEL
-    for size, replay in ((1024, 2), (1024, 1), (1024, 0), (256, 1)):
-        rng = np.random.default_rng(0)
-        learner = Learner(config)
-        fill = 80 * 1024 // size
-        for number in range(fill):
-            learner.learn(batch_of(size, number, rng), 0)
-        batches = [batch_of(size, fill + n, rng) for n in range(arguments.steps + 3)]
-        walls, cpus, contexts = [], [], 0
-        for n, batch in enumerate(batches):
-            wall, cpu = time.perf_counter(), time.process_time()
-            result = learner.learn(batch, replay)
-            if n >= 3:
-                walls.append(time.perf_counter() - wall)
-                cpus.append(time.process_time() - cpu)
-                contexts = result.taught.fresh + result.taught.replayed
-        wall_s, cpu_s = float(np.median(walls)), float(np.median(cpus))
-        flops = flops_of_step(NetworkConfig(), contexts)
-        print(
-            f"batches of {size}, replay {replay}: {size / wall_s:,.0f} events/s ({size / cpu_s:,.0f} a CPU second), "
-            f"{wall_s * 1e3:.1f} ms a step, products {flops / wall_s / 1e9:.0f} GFLOP/s = {flops / wall_s / peak:.0%}"
-        )
+    a, b = torch.randn(4096, 64), torch.randn(64, 64)
+    began = time.process_time()
+    for _ in range(200):
+        torch.mm(a, b)
+    rate = 200 * 2 * 4096 * 64 * 64 / (time.process_time() - began) / 1e9
+    print(
+        f"{platform.machine()}, one core, torch {torch.__version__}: a product of the ranker's shape {rate:.0f} GFLOP/s"
+    )
+    network = replace(NEW_MODEL, channels={**NEW_MODEL.channels, "network": NETWORK})
+    behind = affordable(100.0, 1)
+    for what, config, size, effort in (
+        ("every event teaches", NEW_MODEL, 1024, FULL),
+        ("every event teaches", NEW_MODEL, 64, FULL),
+        ("far behind", NEW_MODEL, 1024, behind),
+        ("with the network", network, 1024, FULL),
+        ("with the network, far behind", network, 1024, behind),
+    ):
+        measure(what, config, size, effort, arguments.steps)
+
+
+def measure(what: str, config: Any, size: int, effort: Effort, steps: int) -> None:
+    rng, learner, parts = np.random.default_rng(0), Learner(config), Parts()
+    fill = 20 * 1024 // size
+    for number in range(fill):
+        learner.learn(batch_of(size, number, rng), affordable(100.0, 1))
+    parts.watch(learner, "_take_in", "take in")
+    parts.watch(learner, "_examine", "rank")
+    parts.watch(learner, "_teach_ranker", "ranker")
+    for channel in learner.channels:
+        parts.watch(channel, "observe", "count")
+        parts.watch(channel, "learn", "network")
+    batches = [batch_of(size, fill + n, rng) for n in range(steps)]
+    began = time.process_time()
+    for batch in batches:
+        learner.learn(batch, effort)
+    whole = time.process_time() - began
+    n = size * steps
     learner.drain()
-    learner.learn(batch_of(256, 10**6, rng), 2)
-    began = time.perf_counter()
+    learner.learn(batch_of(size, 10**6, rng), effort)
     update = learner.drain()
-    cost = time.perf_counter() - began
-    size = sum(rows.values.nbytes for rows in update.tables.values() if not isinstance(rows.values, list))
-    print(f"drain after 256 events: {cost * 1e3:.1f} ms, {size / 1e6:.2f} MB")
-    histories = rng.integers(0, learner.recommender.size, (64, 20))
-    model = learner.recommender
-    print(f"top 50 of {model.size:,} items for 64 users: {seconds(lambda: model.top_k(histories, 50)) * 1e3:.1f} ms")
+    for_readers = sum(
+        rows.values.nbytes + rows.index.nbytes
+        for name, rows in update.tables.items()
+        if not name.startswith("trainer/") and not isinstance(rows.values, list)
+    )
+    print(
+        f"{what}, batches of {size}: {n / whole:,.0f} events/s; us an event: "
+        + ", ".join(f"{name} {1e6 * seconds / n:.1f}" for name, seconds in parts.seconds.items())
+        + f", all {1e6 * whole / n:.1f}; {for_readers / size:,.0f} bytes an event for readers"
+    )
 
 
 if __name__ == "__main__":

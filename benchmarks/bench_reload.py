@@ -12,15 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from benchmarks.bench_score import K, model
+from benchmarks.bench_score import K
+from benchmarks.synthetic_models import learned
 from model_store.codec import encode
 from model_store.memory_store import MemoryStore
 from model_store.version import BatchRecord, BlobRef, KafkaIds, Manifest, timestamp
 from model_store.weights import Rows, Update
 from service.health import Health
 from service.metrics import ScorerMetrics
+from service.model.query import NOT_KNOWN
 from service.scoring.reloader import Reloader
-from service.scoring.top_k import best_items
+from service.scoring.top_k import Ask, best_items
 
 TOUCHED = 10_000
 EVERY_S = 0.2
@@ -35,11 +37,13 @@ class World:
         lease = self.store.acquire("trainer", 1e9)
         assert lease is not None
         self._lease = lease
-        full = model(items)
+        learner = learned(items)
+        full, self._config = learner.snapshot(), learner.config.to_json()
+        logarithms = learner.recommender.traits.logarithms
         rng = np.random.default_rng(2)
-        self._publish(1, full, self.store.put_blobs(encode(full)))
+        self._publish(1, full, self.store.put_blobs(encode(full, logarithms=logarithms)))
         deltas = [_delta(full, np.sort(rng.choice(items, TOUCHED, replace=False)), rng) for _ in range(DELTAS)]
-        refs = [self.store.put_blobs(encode(delta)) for delta in deltas]
+        refs = [self.store.put_blobs(encode(delta, logarithms=logarithms)) for delta in deltas]
         for version in range(2, versions + 2):
             self._publish(version, deltas[version % DELTAS], refs[version % DELTAS])
         self.version, self.last = 0, versions + 1
@@ -59,6 +63,7 @@ class World:
                 trained_through={"events": {"0": version}},
                 events_trained=version,
                 batches=(BatchRecord(ranges=(("events", 0, version - 1, version),)),),
+                config=self._config,
                 config_digest="bench",
                 blobs=refs,
             ),
@@ -90,7 +95,7 @@ class World:
             served = self.reloader.served
             assert served is not None
             with served.lock:
-                best_items(served.recommender, histories, K)
+                best_items(served.recommender, [Ask(history, NOT_KNOWN) for history in histories], K)
             after = time.perf_counter()
             took.append(1e3 * (after - now))
             now = after
@@ -98,12 +103,17 @@ class World:
 
 
 def _delta(full: Update, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]", rng: np.random.Generator) -> Update:
+    """What events on so many items change: counts, what their neighbour rows received, and a slot of each row."""
+    slots = np.unique(np.asarray(full.tables["neighbours/place"].values)[rows, 0].astype(np.int64))
     tables = {}
-    for name in ("item/row", "item/popularity"):
-        values = np.asarray(full.tables[name].values)[rows]
-        values = values + rng.normal(scale=0.01, size=values.shape).astype(values.dtype)
-        tables[name] = Rows(rows, values, full.tables[name].size)
-    tensors = {name: tensor for name, tensor in full.tensors.items() if name.startswith("network/") or name == "clock"}
+    for name, index in (
+        ("item/popularity", rows), ("item/events", rows), ("neighbours/mass", rows), ("neighbours/weight", slots)
+    ):  # fmt: skip
+        values = np.asarray(full.tables[name].values)[index]
+        values = values * (1 + 0.01 * rng.random(values.shape)).astype(values.dtype)
+        tables[name] = Rows(index, values, full.tables[name].size)
+    small = ("ranker/", "stream/", "clock")
+    tensors = {name: tensor for name, tensor in full.tensors.items() if name.startswith(small)}
     return Update(False, tables, tensors)
 
 

@@ -1,82 +1,124 @@
-"""How fast are lists? Top-k of users touched together, and the JSON of their lists, on one core.
+"""How fast are lists, stage by stage, on one core, and how does that grow with the catalogue?
 
-The limit aimed at is the matrix product of 64 users with all items; the rest is passes over the scores.
+    candidates (looks and their union) → features → scores → order → ids → JSON
+
+The limits aimed at: of candidates and features the reading of some forty neighbour rows (768 bytes each) and a few
+numbers of each candidate, at the machine's rate for random lines of memory; of scores the product's rate.
 """
 
+import argparse
 import platform
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from benchmarks.synthetic_models import histories_of, learned
 from consumers.times import iso, now_ms
-from model_store.weights import Update
-from service.model.channels.network import NetworkConfig
-from service.model.recommender import Recommender
-from service.model.registry import NEW_MODEL
+from service.model import order
+from service.model.channels.neighbours import Neighbours
+from service.model.query import NOT_KNOWN
+from service.model.reranking import Kept
 from service.scoring.recommendations import list_json
-from service.scoring.top_k import best_items
-from service.training.learner import Learner
-from tests.service.training.streams import micro_batch, random_events
+from service.scoring.top_k import Ask, ScoredItems, best_items
 
-USERS = 64
-K = 50
-CONFIG, DIM = NEW_MODEL, NetworkConfig().dim
+USERS, K, KEEP = 1_920, 50, 80
+GROUP = 64
 
 
-def model(items: int) -> Update:
-    """A learned model's shape with `items` random rows."""
-    learner = Learner(CONFIG, evaluate_sample=0)
-    learner.learn(micro_batch(random_events(400, 0)))
-    full = learner.snapshot()
-    rng = np.random.default_rng(0)
-    values: dict[str, object] = {
-        "item/id": [f"i{n}" for n in range(items)],
-        "item/row": rng.normal(size=(items, DIM)).astype(np.float32),
-        "item/popularity": np.log(rng.pareto(1.0, (items, 2)) + 0.1),
-        "item/listable": np.ones(items, np.uint8),
-    }
-    index = np.arange(items, dtype=np.int64)
-    tables = {name: type(rows)(index, values[name], items) for name, rows in full.tables.items() if name in values}  # type: ignore[arg-type]
-    return Update(True, tables, full.tensors)
+class Stages:
+    """Seconds of processor time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._at = time.process_time()
+
+    def end(self, stage: str) -> None:
+        now = time.process_time()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._at
+        self._at = now
 
 
-def _milliseconds(work: Callable[[], object], repeats: int = 20) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return 1e3 * float(np.median(times))
+def random_lines(megabytes: int = 256, lines: int = 2_000_000) -> float:
+    """Lines of 64 bytes a second that one core reads at random places."""
+    table = np.zeros((megabytes << 14, 8))
+    at = np.random.default_rng(0).integers(len(table), size=lines)
+    began = time.process_time()
+    table[at, 0].sum()
+    return lines / (time.process_time() - began)
+
+
+def measure(items: int) -> tuple[float, float]:
+    """Prints the stages; returns microseconds a list, and a list made again."""
+    model = learned(items).recommender
+    assert model.reranking is not None
+    reranking, rng = model.reranking, np.random.default_rng(1)
+    histories = histories_of(items, USERS, rng).astype(np.int64)
+    ids = model.ids
+    asked = [Ask([ids[row] for row in history], NOT_KNOWN) for history in histories]
+    for warm in (True, False):
+        stages, pairs_made = Stages(), 0
+        for begin in range(0, USERS if not warm else 4 * GROUP, GROUP):
+            query = model.query(histories[begin : begin + GROUP])
+            looks = [channel.look(query) for channel in model.channels]
+            pairs = reranking._union.of(query, looks)
+            stages.end("candidates")
+            x = reranking.features.of(query, looks, pairs)
+            stages.end("features")
+            scores = reranking.scores(x)
+            stages.end("scores")
+            order.best(pairs, scores, K)
+            stages.end("order")
+            pairs_made += len(pairs.rows)
+    began = time.process_time()
+    kept: list[Kept | None] = []
+    ranked: list[ScoredItems] = []
+    for begin in range(0, USERS, GROUP):
+        best, some = best_items(model, asked[begin : begin + GROUP], K, keep=KEEP)
+        kept += some
+        ranked += best
+    whole = time.process_time() - began
+    rested = [Ask(ask.history, ask.last, kept=each) for ask, each in zip(asked, kept, strict=True)]
+    began = time.process_time()
+    for begin in range(0, USERS, GROUP):
+        best_items(model, rested[begin : begin + GROUP], K)
+    again = time.process_time() - began
+    began = time.process_time()
+    for items_of_user in ranked:
+        list_json("u", items_of_user, model_version=1, trained_through={}, events_seen=9, generated_at=iso(now_ms()))
+    json = time.process_time() - began
+    of_list = {name: 1e6 * seconds / USERS for name, seconds in stages.seconds.items()}
+    total, flops = sum(of_list.values()), 2 * sum(w.numel() for w in reranking.ranker.weights.views.values())
+    (neighbours,) = [channel for channel in model.channels if isinstance(channel, Neighbours)]
+    rows = neighbours.neighbour_rows.place.array[:items, 2].mean()
+    print(
+        f"{items:9,d} items, {rows:4.1f} slots each, {pairs_made / USERS:4.0f} candidates: "
+        + ", ".join(f"{name} {us:5.1f} us" for name, us in of_list.items())
+        + f"; list {total:6.1f} us = {1e6 / total:7,.0f}/s; with ids {1e6 * whole / USERS:6.1f} us, "
+        f"JSON {1e6 * json / USERS:4.1f} us; again from kept candidates {1e6 * again / USERS:5.1f} us; "
+        f"scores at {flops * pairs_made / stages.seconds['scores'] / 1e9:4.1f} GFLOP/s"
+    )
+    return total, 1e6 * again / USERS
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 40_000, 1_000_000])
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{platform.machine()}, {platform.processor() or 'unknown processor'}, one core; {USERS} users, {K} best")
-    rng = np.random.default_rng(1)
-    through = {"events": dict.fromkeys("0123", 12345)}
-    for items in (1_000, 12_600, 43_000):
-        recommender = Recommender(CONFIG)
-        recommender.apply(model(items))
-        histories = [[f"i{n}" for n in rng.integers(0, items, rng.integers(1, 20))] for _ in range(USERS)]
-        ranked = best_items(recommender, histories, K)
-        unit, users = torch.randn(items, 64), torch.randn(USERS, 64)
-        product = _milliseconds(lambda unit=unit, users=users: users @ unit.T)  # type: ignore[misc]
-        score = _milliseconds(lambda r=recommender, h=histories: best_items(r, h, K))  # type: ignore[misc]
-        json = _milliseconds(
-            lambda ranked=ranked: [  # type: ignore[misc]
-                list_json(
-                    "u", best, model_version=1, trained_through=through, events_seen=9, generated_at=iso(now_ms())
-                )
-                for best in ranked
-            ]
-        )
-        print(
-            f"{items:6d} items: rank {score:6.2f} ms ({score / product:4.1f} times the bare product), "
-            f"JSON {json:5.2f} ms: {USERS / (score + json) * 1e3:7.0f} lists/s"
-        )
+    a, b = torch.randn(8192, 64), torch.randn(64, 64)
+    a @ b
+    began = time.process_time()
+    for _ in range(20):
+        a @ b
+    rate = 20 * 2 * 8192 * 64 * 64 / (time.process_time() - began) / 1e9
+    print(
+        f"{platform.machine()}, one core: a product of that shape {rate:.0f} GFLOP/s, "
+        f"{random_lines() / 1e6:.0f} million random lines/s"
+    )
+    found = [measure(items) for items in arguments.items]
+    for items, (total, _) in zip(arguments.items, found, strict=True):
+        print(f"{items:9,d} items: {total / found[0][0]:.2f} of the time with {arguments.items[0]:,}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from model_store.weights import Update
 from service.model.config import Limits
 from service.model.recommender import Recommender
 from service.model.registry import NEW_MODEL
+from service.training.effort import Effort
 from service.training.learner import Learner
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "movietweetings.events.jsonl.gz"
@@ -76,7 +77,7 @@ def main() -> None:
     for what, config, share, replay in (("roomy", NEW_MODEL, 1.0, 1), ("crowded", crowded, 0.3, 2)):
         learner = Learner(config)
         for batch in batches(arguments.file, int(share * arguments.events)):
-            learner.learn(batch, replay)
+            learner.learn(batch, Effort(replay))
         weights, trainer = hashlib.sha256(), hashlib.sha256()
         for name, data in sorted(parts(learner.snapshot()).items()):
             (trainer if name.startswith("trainer/") else weights).update(name.encode() + data)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -28,10 +28,10 @@ from service.health import Health
 from service.metrics import TrainerMetrics
 from service.model.channel import Examples
 from service.model.config import ModelConfig
-from service.model.registry import NEW_MODEL
+from service.model.registry import NETWORK, NEW_MODEL
 from service.training.configuration import config_digest, environment
-from service.training.evaluation.measures import PairedSums
-from service.training.evaluation.ranked import Ranked
+from service.training.effort import Effort
+from service.training.evaluation.prequential import Examined
 from service.training.intake import Events
 from service.training.learner import Learner
 from service.training.progress import Progress
@@ -101,9 +101,9 @@ class TimedLearner(Learner):
 
     ranked: list[float]
 
-    def _rank(self, events: Events, reference: Reference | None) -> tuple[Ranked, PairedSums]:
+    def _examine(self, events: Events, effort: Effort, reference: Reference | None) -> Examined:
         began = time.perf_counter()
-        found = super()._rank(events, reference)
+        found = super()._examine(events, effort, reference)
         self.ranked.append(time.perf_counter() - began)
         return found
 
@@ -205,7 +205,7 @@ class World:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def begin(self, connection: RedisConnection, seed: int) -> None:
-        config = NEW_MODEL
+        config = replace(NEW_MODEL, channels={**NEW_MODEL.channels, "network": NETWORK})
         self.store = TimedStore(
             connection,
             Keys(model=self.name),
@@ -288,10 +288,11 @@ def filled(config: ModelConfig, items: int, users: int, seed: int) -> TimedLearn
     active = spread(ACTIVE, items)
     user = np.repeat(spread(ACTIVE, users), config.history.length)
     item = active[rng.integers(ACTIVE, size=len(user))]
-    learner.users.append_items(user, item)
+    learner.users.append_items(user, item, np.zeros(len(user)))
     learner.users.append_keys(user, np.arange(1, 1 + len(user)) << 32, 0)
     nothing = np.full((len(item), config.history.length), -1, np.int32)
-    popularity_of(learner).observe(Examples(item, np.arange(len(item)), np.ones(len(item)), nothing))
+    examples = Examples(item, np.arange(len(item)), np.zeros(len(item)), np.ones(len(item)), nothing)
+    popularity_of(learner).observe(examples, Examples.none(config.history.length))
     learner.recommender.clock = len(item)
     return learner
 

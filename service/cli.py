@@ -25,6 +25,7 @@ COMMANDS = {
     "scorer": "follow events and versions and write lists; any number of them",
     "replay": "publish a file of events",
     "recs": "show a user's list",
+    "related": "show what goes with an item",
     "versions": "show which versions there are and which one is live",
     "rollback": "make an older version live and keep it so until `promote`",
     "promote": "make version N, or the newest, live, and follow new ones again",

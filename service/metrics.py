@@ -108,6 +108,18 @@ class TrainerMetrics(ConsumerMetrics):
         )
         self.weights_reset = self._counter("weights_reset_total", "returns to the weights of the last good version")
         self.replay = self._level("replay_per_event", "past events learned again for each new one, adapted to the load")
+        self.network_share = self._level(
+            "network_events_share", "share of the events that the network learns from, adapted to the load"
+        )
+        self.lessons_share = self._level(
+            "ranker_lessons_share", "share of the ranker's lessons that are held, adapted to the load"
+        )
+        self.list_lead = self._level(
+            "list_lead_mrr", "MRR at 20 of the ranker less that of the best channel alone, before learning"
+        )
+        self.list_order = self._gauge(
+            "list_order", "1 for who orders lists: the ranker, or a simple order while that is better", "order"
+        )
         self.recall = self._level("prequential_recall_at_20", "share of next items among the 20 best, before learning")
         self.ndcg = self._level("prequential_ndcg_at_20", "NDCG at 20 of the next item, before learning from it")
         self.items = self._level("model_items", "item rows in use")
@@ -146,6 +158,13 @@ class ScorerMetrics(ConsumerMetrics):
         self.reload = self._histogram("reload_seconds", "from seeing a new live version to scoring with it")
         self.reload_failures = self._counter("reload_failures_total", "versions that could not be loaded whole")
         self.written = self._counter("recommendations_written_total", "lists written to Redis")
+        self.unchanged = self._counter(
+            "recommendations_unchanged_total",
+            "lists made by newer weights that are as they were, and not written again",
+        )
+        self.related_written = self._counter(
+            "related_written_total", "lists of what goes with an item, written to Redis"
+        )
         self.freshness = self._histogram(
             "event_to_recommendation_seconds",
             "from the record's Kafka timestamp to the list in Redis that reflects it as input (history) or is scored "

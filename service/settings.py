@@ -83,7 +83,7 @@ class CommonSettings(BaseSettings):
     future_tolerance_hours: float = Field(
         24.0, gt=0, le=1e6, description="events whose ts is further ahead are rejected"
     )
-    history_length: int = Field(20, ge=1, le=1000, description="latest items of a user that the model looks at")
+    history_length: int = Field(200, ge=1, le=1000, description="latest items of a user that the model looks at")
     metrics_host: Plain = Field("127.0.0.1", min_length=1, description="address /metrics and /health listen on")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what the log shows")
     threads: int = Field(
@@ -209,7 +209,18 @@ class TrainerSettings(CommonSettings):
     )
     device: str = Field("auto", description="auto (CUDA if there is one), cpu, cuda, cuda:1 ...")
     seed: int = Field(20260105, ge=0, le=2**63 - 1, description="everything random comes from this and the ids")
-    replay: int = Field(1, ge=0, le=16, description="past events learned again for each new one, when there is time")
+    replay: int = Field(
+        1, ge=0, le=16, description="past events that the network learns again for each new one, when there is time"
+    )
+    adapt: bool = Field(
+        True, description="while the trainer is behind, learn less from each event, so that new ones are counted soon"
+    )
+    network: Literal["off", "decay", "gru", "transformer"] = Field(
+        "off", description="a network beside the neighbours, with this encoder of histories; transformer is for a GPU"
+    )
+    purchase_weight: float = Field(
+        0.0, ge=0, le=1, description="how much the chance of a purchase counts in a list, beside that of any event"
+    )
     max_items: int = Field(
         5_000_000,
         ge=1,

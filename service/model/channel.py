@@ -1,8 +1,10 @@
-"""What a channel of the model is: a part that proposes items for a history and scores pairs (history, item).
+"""What a channel of the model is: a part that proposes items for a history and describes pairs (history, item).
 
-A channel has its own rows and tensors. It learns, proposes and scores with them, and saves them, restores them and puts
-them back to a version. The learner, the publisher, the gate and readers know no channel by name: they use this protocol
-and its traits. A new channel is one file in channels/, one line in registry.py and one section of the configuration.
+A channel has its own rows and tensors. It learns, proposes and describes with them, and saves them, restores them and
+puts them back to a version. The learner, the publisher, the gate and readers know no channel by name: they use this
+protocol and its traits. A new channel is one file in channels/, one line in registry.py and one section of the
+configuration.
+
 tests/service/model/test_channel_laws.py holds every channel of the registry to the laws.
 
 A channel's state is rows keyed by item and a few small tensors, so all of it travels the same way: as touched rows.
@@ -10,7 +12,7 @@ A channel's state is rows keyed by item and a few small tensors, so all of it tr
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State, Update
+from service.model.blend import Blend
 from service.model.contexts import Contexts
-from service.model.ranker import Blend
+from service.model.query import Query
 from service.model.row_table import IdTable, RowTable
 
 Index = NDArray[np.int64]
@@ -51,12 +54,15 @@ class Examples:
 
     item: Index  # [n] row
     time: Index  # [n] on the event clock
+    ts: NDArray[np.float64]  # [n] when it happened, epoch seconds
     weight: NDArray[np.float64]  # [n] above 0 for targets, below for dislikes
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
 
     @classmethod
     def none(cls, length: int) -> "Examples":
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty((0, length), np.int32))
+        return cls(
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty((0, length), np.int32)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +75,9 @@ class Lesson:
     replay: int  # past targets to learn again for each fresh one
     examples: Examples
     disliked: Examples
-    blend: Blend  # adds up the channels' scores; taught by the personal channel, whose loss it is part of
+    blend: Blend | None  # adds up the channels' scores; taught by the network, whose loss it is part of
     common: Callable[[Tensor], Tensor]  # rows [n] -> [n, F] their scores by the channels that are not personal
+    share: float = 1.0  # of the events, that the network learns from: less while the trainer is behind
 
     def random(self) -> np.random.Generator:
         """A generator made of (seed, step) alone: the same lesson draws the same numbers."""
@@ -87,20 +94,41 @@ class Taught:
     skipped: bool = False  # the loss or the gradient was not finite, and nothing has changed
 
 
+class Look(Protocol):
+    """What a channel sees of a query; valid until the channel looks again or changes."""
+
+    @property
+    def candidates(self) -> NDArray[np.int32]:
+        """[B, n] rows proposed for each history, best first; -1 where there are fewer."""
+
+    @property
+    def reserve(self) -> NDArray[np.int32]:
+        """[m] rows that may fill up the candidates of any history, best first."""
+
+    def describe(self, rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]) -> None:
+        """Writes the channel's features of pairs into out [P, F], finite: rows [P] are candidates of whatever origin,
+        those of history b from offsets[b] to offsets[b + 1]. A pair's features do not depend on the others."""
+
+
 class Channel(Protocol):
-    """What readers need: scores, from what a trainer published."""
+    """What readers need: candidates and features, from what a trainer published."""
 
     @property
     def name(self) -> str:
         """The channel's name in the registry."""
 
     @property
-    def width(self) -> int:
-        """F: how many scores the channel gives a pair (history, item)."""
+    def feature_names(self) -> Sequence[str]:
+        """[F] what `Look.describe` writes, column by column."""
 
     @property
-    def personal(self) -> bool:
-        """Whether the scores depend on the history. Where they do not, the blend learns a weight for each of the F."""
+    def leading(self) -> int:
+        """The feature by which the channel orders items where it ranks alone."""
+
+    @property
+    def renews(self) -> bool:
+        """Whether its features of a kept candidate are made anew with each list, since they cost little and pass
+        quickly."""
 
     @property
     def traits(self) -> Traits: ...
@@ -122,8 +150,25 @@ class Channel(Protocol):
     def apply(self, update: Update) -> None:
         """Takes over what an update holds of this channel. Costs what the update's rows cost."""
 
-    def candidates(self, contexts: Contexts, n: int, clock: int) -> Index:
-        """[B, n] rows proposed for each history, best first; -1 where there are fewer."""
+    def look(self, query: Query) -> Look:
+        """What the channel sees of a query."""
+
+    def share(self, other: "Channel") -> None:
+        """Uses the tables of `other`, a channel of the same kind, for all that is not learned by gradient."""
+
+
+@runtime_checkable
+class BlendedChannel(Channel, Protocol):
+    """A channel that the blend can add up over the whole catalogue (blend.py): models of earlier releases rank by it,
+    and the network learns beside it."""
+
+    @property
+    def width(self) -> int:
+        """F: how many scores the channel gives a pair (history, item)."""
+
+    @property
+    def personal(self) -> bool:
+        """Whether the scores depend on the history. Where they do not, the blend learns a weight for each of the F."""
 
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         """[B, C, F] the scores of the rows [B, C] for each history; float32, finite."""
@@ -141,9 +186,6 @@ class Channel(Protocol):
         Returns a function that adds `score`, weighed by `weights` [B, F].
         """
 
-    def share(self, other: "Channel") -> None:
-        """Uses the tables of `other`, a channel of the same kind, for all that is not learned by gradient."""
-
 
 class LearningChannel(Channel, Protocol):
     """What the trainer needs besides. For each micro-batch it calls `forget`, `begin`, `describe`, `learn`,
@@ -159,8 +201,9 @@ class LearningChannel(Channel, Protocol):
     def learn(self, lesson: Lesson) -> Taught:
         """Learns by gradient. A gradient that is not finite changes nothing."""
 
-    def observe(self, examples: Examples) -> None:
-        """Counts examples. Called after every channel has learned, whether or not a gradient was finite."""
+    def observe(self, examples: Examples, disliked: Examples) -> None:
+        """Counts examples and dislikes. Called after every channel has learned, whether or not a gradient was
+        finite."""
 
     def restore(self, state: State) -> None:
         """Goes on from a version as the channel that wrote it would have, bit for bit. The item table is restored

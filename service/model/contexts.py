@@ -46,3 +46,20 @@ class Contexts:
             newest=~repeated[present],
             bucket=np.searchsorted(BUCKET_STARTS, counts, side="right") - 1,
         )
+
+    def latest(self, places: int) -> "Contexts":
+        """The latest `places` places of each history alone. Buckets stay those of whole histories."""
+        if places >= self.length:
+            return self
+        kept = self.lag < places
+        owner = self.owner[kept]
+        return Contexts(
+            n=self.n,
+            length=places,
+            rows=self.rows[kept],
+            lag=self.lag[kept],
+            owner=owner,
+            offsets=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=self.n))]),
+            newest=self.newest[kept],
+            bucket=self.bucket,
+        )

@@ -14,7 +14,7 @@ import numpy as np
 
 from model_store.weights import State, Update
 
-LATER_TABLES = frozenset({"trainer/item/since", "trainer/unlisted/id", "trainer/unlisted/since"})
+LATER_TABLES = frozenset({"trainer/user/last", "trainer/item/since", "trainer/unlisted/id", "trainer/unlisted/since"})
 """Tables that models of earlier releases lack: they begin empty."""
 
 FLAT_NETWORK = ("lag_weight", "in_weight", "in_bias", "out_weight", "out_bias")

@@ -26,7 +26,7 @@ from service.model.config import HistoryConfig
 # Duplicates are recognised among this many of a user's latest accepted events; the contract promises 50
 LATEST = 64
 
-RATING, DISLIKE = "rating", "dislike"
+RATING, DISLIKE, PURCHASE = "rating", "dislike", "purchase"
 
 # A rating just above the lowest third has this share of its type's weight: none is so small that it vanishes in floats
 LEAST_LIKED = 1e-3

@@ -1,5 +1,5 @@
-"""The model as a whole: items, channels and blend, and the k best items of each history. Readers hold one; the trainer
-learns in one."""
+"""The model as a whole: items, channels and what orders them, and the k best items of each history. Readers hold one;
+the trainer learns in one."""
 
 from collections.abc import Sequence
 
@@ -9,25 +9,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.errors import InvalidUpdate
-from model_store.weights import Update
-from service.model.channel import AddScores, Channel, LearningChannel, Traits
+from model_store.weights import Array, State, Update
+from service.model.blend import Blend
+from service.model.catalogue_scores import CatalogueScores
+from service.model.channel import BlendedChannel, Channel, LearningChannel, Traits
 from service.model.config import ModelConfig
-from service.model.contexts import BUCKETS, Contexts
+from service.model.contexts import Contexts
+from service.model.features import FeatureSet
 from service.model.formats import upgraded
 from service.model.item_table import ItemTable
-from service.model.ranker import Repeats
+from service.model.query import NOT_KNOWN, Query
+from service.model.ranker import Ranker
 from service.model.registry import blend_of, learners, readers
-from service.model.row_table import BLOCK
-from service.model.selection import best_of
+from service.model.reranking import Kept, Lists, Reranking
 
 Index = NDArray[np.int64]
 
-# Added to the logit of an item that must not be listed: far below any logit, and finite, so that no NaN comes of it
-NEVER = -1e9
-# Users at a time: 64 x 43,000 scores are 11 MB and take 6 ms; more at once only use more memory
-USERS_AT_ONCE = 64
-# Scores at a time where a pass over all items is made in strips: 1 MB
-STRIP = 1 << 18
+LISTS_AT_ONCE = 64  # histories whose candidates are looked for together: their hash tables are 4 MB
 
 
 class Recommender:
@@ -43,9 +41,23 @@ class Recommender:
         self.config, self.device = config, device
         self.items = ItemTable(config.items)
         self.clock = 0
-        self.channels: Sequence[Channel] = readers(config, device) if channels is None else channels
-        self.blend = blend_of(config, self.channels, device)
-        self._common: Tensor | None = None  # [BUCKETS, C] what `prepare` returns; None: the model has changed since
+        self.now = 0.0  # the stream's time, epoch seconds: see stream_time.py
+        self._set_up(readers(config, device) if channels is None else channels)
+
+    def _set_up(self, channels: Sequence[Channel]) -> None:
+        self.channels = channels
+        self.blend: Blend | None = blend_of(self.config, channels, self.device)
+        self.reranking: Reranking | None = None
+        self.catalogue: CatalogueScores | None = None
+        if self.config.ranker is not None:
+            features = FeatureSet(channels, self.config.ranker.without)
+            ranker = Ranker(self.config.ranker, features, self.config.seed, self.device)
+            self.reranking = Reranking(channels, features, ranker)
+        else:
+            assert self.blend is not None, "without a ranker there is a blend"
+            blended = [channel for channel in channels if isinstance(channel, BlendedChannel)]
+            self.catalogue = CatalogueScores(blended, self.blend, self.device)
+        self.changed()
 
     @classmethod
     def to_learn_in(cls, config: ModelConfig, device: str = "cpu") -> "tuple[Recommender, list[LearningChannel]]":
@@ -56,10 +68,16 @@ class Recommender:
     @property
     def traits(self) -> Traits:
         """The traits of every table and tensor of the model."""
-        found = Traits(learned=self.blend.learned)
+        found = Traits(learned=frozenset().union(*(part.learned for part in self._weighing)))
         for channel in self.channels:
             found |= channel.traits
         return found
+
+    @property
+    def _weighing(self) -> "list[Blend | Ranker]":
+        """The parts that weigh channels against each other."""
+        parts: list[Blend | Ranker] = [] if self.blend is None else [self.blend]
+        return parts if self.reranking is None else [*parts, self.reranking.ranker]
 
     @property
     def ids(self) -> list[str]:
@@ -85,14 +103,15 @@ class Recommender:
         """Takes over an update: a full one replaces everything. Tables and tensors that only trainers load are skipped.
 
         Costs what the update's rows cost. Raises: InvalidUpdate, before anything has changed, where a table that does
-        not hold logarithms has an -inf.
+        not hold logarithms has an -inf, or the ranker's features are not those of this build.
         """
         update = upgraded(update)
         _check_logarithms(update, self.traits)
+        if self.reranking is not None and not self.reranking.ranker.fits(update.tensors):
+            raise InvalidUpdate("ranker/features: this build's features are others than those of the version")
         if update.full:
             self.items = ItemTable(self.config.items)
-            self.channels = readers(self.config, self.device)
-            self.blend = blend_of(self.config, self.channels, self.device)
+            self._set_up(readers(self.config, self.device))
         if (ids := update.tables.get("item/id")) is not None:
             self.items.names.apply(ids)
         if (listable := update.tables.get("item/listable")) is not None:
@@ -100,10 +119,15 @@ class Recommender:
         self.items.listable.resize(self.size)
         for channel in self.channels:
             channel.apply(update)
-        self.blend.apply(update.tensors)
+        for part in self._weighing:
+            part.apply(update.tensors)
         self.resize(self.size)
         if "clock" in update.tensors:
             self.clock = int(np.asarray(update.tensors["clock"])[0])
+        if "stream/now" in update.tensors:
+            self.now = float(np.asarray(update.tensors["stream/now"])[0])
+        if self.reranking is not None and "ranker/serves" in update.tensors:
+            self.reranking.serves = int(np.asarray(update.tensors["ranker/serves"])[0])
         self.changed()
 
     def resize(self, size: int) -> None:
@@ -113,7 +137,9 @@ class Recommender:
 
     def changed(self) -> None:
         """To be called when rows, parameters, the clock or the items that may be listed have changed."""
-        self._common = None
+        self._shut: tuple[NDArray[np.bool_] | None, NDArray[np.bool_]] | None = None
+        if self.catalogue is not None:
+            self.catalogue.changed(self.items, self.clock)
 
     def share(self, other: "Recommender") -> None:
         """Uses the items and tables of `other` for all that is not learned by gradient: its later changes show here.
@@ -123,6 +149,35 @@ class Recommender:
         self.items = other.items
         for mine, theirs in zip(self.channels, other.channels, strict=True):
             mine.share(theirs)
+        self.changed()
+
+    # -- versions of a trainer -----------------------------------------------------------------------------------------
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        """The tensors of a version that belong to no channel, as copies."""
+        found: dict[str, Array] = {"clock": np.array([self.clock], np.int64)}
+        for part in self._weighing:
+            found |= part.tensors | part.trainer_tensors
+        if self.reranking is not None:
+            found["stream/now"] = np.array([self.now], np.float64)
+            found["ranker/serves"] = np.array([self.reranking.serves], np.int64)
+        return found
+
+    def restore(self, state: State) -> None:
+        """Restores `tensors` for a trainer that goes on from a version. Channels and items are restored already."""
+        self.restore_weights(state)
+        self.resize(self.items.size)
+        self.clock = int(state.tensor("clock")[0])
+        if self.reranking is not None:
+            self.now = float(state.tensor("stream/now")[0])
+            self.reranking.serves = int(state.tensor("ranker/serves")[0])
+        self.changed()
+
+    def restore_weights(self, state: State) -> None:
+        """Restores what weighs the channels against each other."""
+        for part in self._weighing:
+            part.restore(state)
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
@@ -130,84 +185,63 @@ class Recommender:
         """[n, F] the scores of rows [n] by the channels that are not personal."""
         nobody = Contexts.of(np.full((1, 1), -1))
         found = [
-            channel.score(nobody, rows.unsqueeze(0), self.clock)[0] for channel in self.channels if not channel.personal
+            channel.score(nobody, rows.unsqueeze(0), self.clock)[0]
+            for channel in self.channels
+            if isinstance(channel, BlendedChannel) and not channel.personal
         ]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
-    def prepare(self) -> Tensor:
-        """[BUCKETS, C] the part of the logits that does not depend on histories, C >= size.
+    def prepare(self) -> None:
+        """Computes what all lists have in common. Scoring does; a reader calls it before, so that the first group of
+        lists by new weights does not wait."""
+        if self.catalogue is not None:
+            self.catalogue.prepare()
 
-        Computed once a change of the model. Scoring calls it; a reader calls it before, so that the first group of
-        lists by new weights does not wait.
-        """
-        if self._common is None:
-            self._common = self._common_of(0, self._width)
-        return self._common
+    def query(
+        self,
+        histories: NDArray[np.signedinteger],
+        *,
+        now: NDArray[np.float64] | None = None,
+        idle: NDArray[np.float32] | None = None,
+        exclude: NDArray[np.bool_] | None = None,
+    ) -> Query:
+        """A query of histories [B, L]. `now` [B]: epoch seconds, by default the stream's time. `idle` [B]: seconds
+        since each user's last event; by default not known. `exclude` [size]: True for items not to list."""
+        n = len(histories)
+        return Query.of(
+            histories,
+            clock=self.clock,
+            shut=self._shut_besides(exclude),
+            now=np.full(n, self.now) if now is None else now,
+            idle=np.full(n, NOT_KNOWN, np.float32) if idle is None else idle,
+        )
 
-    def scores(self, contexts: Contexts) -> Tensor:
-        """[B, C] the logit of every item, C >= size; NEVER, or near it, where an item must not be listed."""
-        return _scores_of(contexts, self.prepare(), self._adders(contexts), 0)
+    def query_at_rest(
+        self, histories: Index, last: NDArray[np.float64] | None, exclude: NDArray[np.bool_] | None
+    ) -> Query:
+        """A query of histories [B, L] at the stream's time, which is never before a user's own last event: `last` [B],
+        epoch seconds, NOT_KNOWN where that is not known."""
+        if last is None:
+            return self.query(histories, exclude=exclude)
+        now = np.maximum(self.now, last)
+        idle = np.where(last == NOT_KNOWN, NOT_KNOWN, now - last).astype(np.float32)
+        return self.query(histories, now=now, idle=idle, exclude=exclude)
 
-    def ranks(self, contexts: Contexts, target: Index) -> Index:
-        """[B] how many items would be listed before each target [B]; very large where a target must not be listed.
+    def _shut_besides(self, exclude: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """[size] True for rows that must not be listed, `exclude` among them; made once a change of either."""
+        if self._shut is None or self._shut[0] is not exclude:
+            shut = self.items.listable.array[: self.size] == 0
+            self._shut = exclude, shut if exclude is None else shut | exclude
+        return self._shut[1]
 
-        For a model that changes from call to call, so nothing is kept. A strip of items at a time, which stays in cache
-        from the product to the comparison. Counts are summed as floats: exact for so few items, and four times as fast
-        as a sum of booleans.
-        """
-        adders, width = self._adders(contexts), self._width
-        strip = max(BLOCK, STRIP // max(contexts.n, BUCKETS) // BLOCK * BLOCK)
+    def ranks(self, histories: Index, target: Index, *, now: NDArray[np.float64], idle: NDArray[np.float32]) -> Index:
+        """[B] how many items would be listed before each target [B]; very large where a target would not be listed.
 
-        def strip_from(start: int) -> Tensor:
-            return _scores_of(contexts, self._common_of(start, min(start + strip, width)), adders, start)
-
-        begins = target // strip * strip  # [B] the first row of the strip that holds the target
-        held = {start: strip_from(start) for start in np.unique(begins).tolist()}
-        mine = torch.empty(contexts.n, device=self.device)
-        ahead = torch.zeros(contexts.n, dtype=torch.int64, device=self.device)
-        for start, scores in held.items():
-            here = torch.from_numpy(np.flatnonzero(begins == start)).to(self.device)
-            at = torch.from_numpy(target - start).to(self.device)[here].unsqueeze(1)
-            rows = scores.index_select(0, here)
-            own = rows.gather(1, at)
-            mine[here] = own[:, 0]
-            # of equal scores the lower row comes first: count equal ones before the target here, and below those in
-            # earlier strips
-            equal = torch.eq(rows, own, out=torch.empty_like(rows))
-            column = torch.arange(rows.shape[1], device=self.device, dtype=rows.dtype)
-            before = torch.lt(column, at.to(rows.dtype), out=torch.empty_like(rows))
-            ahead[here] = equal.mul_(before).sum(1).long()
-        least_before = torch.nextafter(mine, torch.full_like(mine, -torch.inf))
-        begin = torch.from_numpy(begins).to(self.device)
-        for start in range(0, width, strip):
-            scores = held[start] if start in held else strip_from(start)
-            least = torch.where(begin > start, least_before, mine)
-            ahead += torch.gt(scores, least.unsqueeze(1), out=torch.empty_like(scores)).sum(1).long()
-        ahead[mine < NEVER / 2] = 1 << 40
-        ranks: Index = ahead.cpu().numpy()
-        return ranks
-
-    @property
-    def _width(self) -> int:
-        """Columns of scores: whole blocks."""
-        return -(-self.size // BLOCK) * BLOCK
-
-    def _common_of(self, start: int, stop: int) -> Tensor:
-        """`prepare` for the rows from start to stop: [BUCKETS, stop - start]."""
-        shut = torch.zeros(stop - start, device=self.device)
-        shut.masked_fill_(torch.from_numpy(self.items.listable.array[start:stop] == 0).to(self.device), NEVER)
-        common = shut.repeat(BUCKETS, 1)
-        prior, at = self.blend.parameters["prior"], 0
-        for channel in self.channels:
-            if not channel.personal:
-                channel.add_common(prior[:, at : at + channel.width], self.clock, common, start)
-                at += channel.width
-        return common
-
-    def _adders(self, contexts: Contexts) -> list[AddScores]:
-        scale = self.blend.scale(torch.from_numpy(contexts.bucket).to(self.device))
-        found = [channel.adder(contexts, scale) for channel in self.channels if channel.personal]
-        return [*(add for add in found if add is not None), Repeats(self.blend, contexts)]
+        `histories` [B, L], `now` [B], `idle` [B]: as in `query`."""
+        if self.catalogue is not None:
+            return self.catalogue.ranks(Contexts.of(histories), target)
+        assert self.reranking is not None
+        return self.reranking.judge(self.query(histories, now=now, idle=idle), target).ahead
 
     # -- lists ---------------------------------------------------------------------------------------------------------
 
@@ -216,44 +250,77 @@ class Recommender:
         history_rows: Index,
         k: int,
         *,
+        last: NDArray[np.float64] | None = None,
         exclude: NDArray[np.bool_] | None = None,
         hide: Index | None = None,
     ) -> tuple[Index, NDArray[np.float32]]:
         """The k best items of each user, best first: rows [B, k] and scores [B, k]; -1 and 0.0 where there are fewer.
 
-        `history_rows` [B, L']: item rows, most recent last, -1 for padding anywhere. `exclude` [size]: True for items
-        not to list for anyone. `hide` [B, H]: rows not to list for this user, -1 for padding. Of equal scores the lower
-        row comes first. An empty history gives the trending list.
+        `history_rows` [B, L']: item rows, most recent last, -1 for padding anywhere. `last` [B]: the time of each
+        user's last event, epoch seconds; NOT_KNOWN where that is not known, as by default. `exclude` [size]: True for
+        items not to list for anyone. `hide` [B, H]: rows not to list for this user, -1 for padding. Of equal scores the
+        lower row comes first. An empty history gives the trending list.
         """
+        lists = self.lists(history_rows, k, last=last, exclude=exclude, hide=hide)
+        return lists.rows, lists.scores
+
+    def lists(
+        self,
+        history_rows: Index,
+        k: int,
+        *,
+        last: NDArray[np.float64] | None = None,
+        exclude: NDArray[np.bool_] | None = None,
+        hide: Index | None = None,
+        keep: int = 0,
+    ) -> Lists:
+        """As `top_k`, with the `keep` best candidates of each user, for `lists_again`. A model without a ranker keeps
+        none."""
+        histories = self._of_full_length(history_rows)
+        if self.catalogue is not None:
+            return Lists(*self.catalogue.top_k(histories, k, exclude, hide), [])
+        assert self.reranking is not None
+        n = len(histories)
+        made = Lists(np.full((n, k), -1, np.int64), np.zeros((n, k), np.float32), [])
+        for start in range(0, n if self.size else 0, LISTS_AT_ONCE):
+            part = slice(start, start + LISTS_AT_ONCE)
+            query = self.query_at_rest(histories[part], None if last is None else last[part], exclude)
+            some = self.reranking.lists(query, k, None if hide is None else np.asarray(hide[part], np.int64), keep=keep)
+            made.rows[part], made.scores[part] = some.rows, some.scores
+            made.kept.extend(some.kept)
+        return made
+
+    def related(
+        self, rows: Index, k: int, *, exclude: NDArray[np.bool_] | None = None
+    ) -> tuple[Index, NDArray[np.float32]]:
+        """What goes with each of the items `rows` [B], best first: rows and scores [B, k]; -1 and 0 where there are
+        fewer, as for an item without neighbours. A model without a ranker knows of nothing."""
+        none = np.full((len(rows), k), -1, np.int64), np.zeros((len(rows), k), np.float32)
+        if self.reranking is None or not len(rows):
+            return none
+        return self.reranking.related(self.query(rows[:, None], exclude=exclude), k)
+
+    def lists_again(
+        self,
+        history_rows: Index,
+        kept: Sequence[Kept],
+        k: int,
+        *,
+        last: NDArray[np.float64] | None = None,
+        exclude: NDArray[np.bool_] | None = None,
+    ) -> Lists:
+        """Orders candidates that were kept for users who have not acted since. Arguments as for `top_k`; `kept` [B]."""
+        assert self.reranking is not None, "without a ranker nothing is kept"
+        query = self.query_at_rest(self._of_full_length(history_rows), last, exclude)
+        return self.reranking.again(query, kept, k)
+
+    def _of_full_length(self, history_rows: Index) -> Index:
+        """[B, L] the latest items of histories of any length."""
         length = self.history_length
         histories = np.asarray(history_rows, dtype=np.int64)[:, -length:]
         if histories.shape[1] < length:
             histories = np.pad(histories, ((0, 0), (length - histories.shape[1], 0)), constant_values=-1)
-        n = len(histories)
-        rows = np.full((n, k), -1, dtype=np.int64)
-        values = np.zeros((n, k), dtype=np.float32)
-        excluded = None if exclude is None else torch.from_numpy(np.flatnonzero(exclude)).to(self.device)
-        for start in range(0, n if self.size else 0, USERS_AT_ONCE):
-            part = slice(start, min(start + USERS_AT_ONCE, n))
-            scores = self.scores(Contexts.of(histories[part]))
-            if excluded is not None:
-                scores.index_fill_(1, excluded, NEVER)
-            if hide is not None:
-                owner, column = np.nonzero(hide[part] >= 0)
-                hidden = torch.from_numpy(np.asarray(hide[part], dtype=np.int64)[owner, column]).to(self.device)
-                scores[torch.from_numpy(owner).to(self.device), hidden] = NEVER
-            best_rows, best = best_of(scores, k, least=NEVER / 2)
-            rows[part, : best_rows.shape[1]] = best_rows
-            values[part, : best.shape[1]] = best
-        return rows, values
-
-
-def _scores_of(contexts: Contexts, common: Tensor, adders: Sequence[AddScores], start: int) -> Tensor:
-    """[B, n] the logits of the n items from row `start` on. `common` [BUCKETS, n]: the part without histories."""
-    scores = common.index_select(0, torch.from_numpy(contexts.bucket).to(common.device))
-    for add in adders:
-        add(scores, start)
-    return scores
+        return histories
 
 
 def _check_logarithms(update: Update, traits: Traits) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.model.channel import Channel, LearningChannel
+from service.model.blend import Blend
+from service.model.channel import BlendedChannel, Channel, LearningChannel
 from service.model.channels.learning_network import LearningNetwork
+from service.model.channels.neighbours import Neighbours, NeighboursConfig
 from service.model.channels.network import Network, NetworkConfig
 from service.model.channels.popularity import Popularity, PopularityConfig
-from service.model.config import BlendConfig, HistoryConfig, ItemsConfig, Limits, ModelConfig, Section
+from service.model.config import BlendConfig, HistoryConfig, ItemsConfig, Limits, ModelConfig, RankerConfig, Section
 from service.model.formats import sections_of
-from service.model.ranker import Blend
 
 
 class UnknownConfig(ValueError):
@@ -43,6 +44,11 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
+    "neighbours": Kind(
+        NeighboursConfig,
+        lambda section, place: Neighbours(section),
+        lambda section, place: Neighbours(section),
+    ),
     "popularity": Kind(
         PopularityConfig,
         lambda section, place: Popularity(section, place.device),
@@ -59,15 +65,22 @@ KINDS: dict[str, Kind] = {
 
 NEW_MODEL = ModelConfig(
     items=ItemsConfig(remember_unlisted=True),
-    channels={"popularity": PopularityConfig(), "network": NetworkConfig(dislikes=1.0)},
+    channels={
+        "neighbours": NeighboursConfig(),
+        "popularity": PopularityConfig(half_lives=(300.0, 2_000.0, 20_000.0), events=True),
+    },
+    ranker=RankerConfig(),
 )
 """The configuration of a new model, before settings change it."""
+
+NETWORK = NetworkConfig(dislikes=1.0, history=20)
+"""The network of a new model, where a setting switches it on."""
 
 
 def parse(said: Mapping[str, Any]) -> ModelConfig:
     """The configuration in a manifest of this release or an earlier one. Raises: UnknownConfig."""
     said = sections_of(said)
-    known = {"seed", "history", "items", "limits", "channels", "blend"}
+    known = {"seed", "history", "items", "limits", "channels", "blend", "ranker"}
     channels = said.get("channels", {})
     for unknown in [*sorted(said.keys() - known), *sorted(f"channels.{name}" for name in channels.keys() - KINDS)]:
         raise UnknownConfig(f"{unknown} is not known to this build")
@@ -81,6 +94,7 @@ def parse(said: Mapping[str, Any]) -> ModelConfig:
                 name: kind.section.model_validate(channels[name]) for name, kind in KINDS.items() if name in channels
             },
             blend=BlendConfig.model_validate(said.get("blend", {})),
+            ranker=RankerConfig.model_validate(said["ranker"]) if "ranker" in said else None,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -104,12 +118,22 @@ def learners(config: ModelConfig, device: str) -> list[LearningChannel]:
     return list(made.values())
 
 
-def blend_of(config: ModelConfig, channels: Sequence[Channel], device: str) -> Blend:
-    """The blend of these channels. Raises: UnknownConfig where more than one of them is personal."""
-    personal = [channel.name for channel in channels if channel.personal]
+def blend_of(config: ModelConfig, channels: Sequence[Channel], device: str) -> Blend | None:
+    """The blend of these channels; None where a ranker orders lists and no channel learns beside the blend.
+
+    Raises: UnknownConfig where the channels cannot be ranked together."""
+    blended = [channel for channel in channels if isinstance(channel, BlendedChannel)]
+    personal = [channel.name for channel in blended if channel.personal]
     if len(personal) > 1:
         raise UnknownConfig(f"the blend weighs one channel that depends on histories, not {' and '.join(personal)}")
-    width = sum(channel.width for channel in channels if not channel.personal)
+    if config.ranker is None and len(blended) < len(channels):
+        others = " and ".join(channel.name for channel in channels if channel not in blended)
+        raise UnknownConfig(f"{others} needs a ranker, and the configuration has none")
+    if config.ranker is not None and not channels:
+        raise UnknownConfig("no channel is on: nothing proposes items")
+    if config.ranker is not None and not personal:
+        return None
+    width = sum(channel.width for channel in blended if not channel.personal)
     return Blend(config.blend, width, config.history.length, device)
 
 

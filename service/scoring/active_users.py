@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from consumers.events import Interaction
 from consumers.records import Offsets, TopicPartition
+from service.model.reranking import Kept
 from service.scoring.freshness import Freshness
 from service.scoring.user_history import UserHistory
 
@@ -45,7 +46,12 @@ class ActiveUser:
     history: UserHistory
     unsaved: list[PlacedEvent] = field(default_factory=list)  # events in `history` that are not stored yet
     unanswered: bool = False  # the latest events are in no list yet, or only in an empty one
+    awaited: bool = False  # their list is to be written also where it stays the same: it is due, or learned
     edition: Edition | None = None  # of the list that this scorer wrote last; None: it wrote none
+    listed: tuple[str, ...] | None = None  # the items of that list
+    kept: Kept | None = None  # candidates to order again while the user rests; None: they are to be looked for
+    looked_at: float = 0.0  # when they were looked for, seconds of the writer's clock
+    looked_for: int = 0  # the count of changes of the blocked items then: what is back is not among them
 
 
 class ActiveUsers:
@@ -92,7 +98,7 @@ class ActiveUsers:
         self._users.move_to_end(name)
         self._due[name] = None
         self._learned.pop(name, None)
-        user.unanswered = True
+        user.unanswered, user.kept = True, None
         self._freshness.acted(name, taken.where, taken.offset, taken.kafka_ms)
 
     def learned(self, trained_through: Offsets) -> None:
@@ -111,6 +117,7 @@ class ActiveUsers:
         for name in names:
             self._at_rest.pop(name, None)
             self._current.pop(name, None)
+            self._users[name].awaited = True
         if edition != self._looked_for:
             self._look_again()
             self._looked_for = edition
@@ -149,7 +156,7 @@ class ActiveUsers:
     def written(self, user: ActiveUser, edition: Edition, now: float, now_ms: int, *, empty: bool = False) -> None:
         """To be called when the user's list of this edition is in Redis. `now`: seconds of the passed clock; `now_ms`:
         the same time in epoch milliseconds."""
-        user.edition, user.unanswered = edition, empty
+        user.edition, user.unanswered, user.awaited = edition, empty, False
         self._freshness.written(user.user_id, now_ms)
         if user.user_id not in self._users:
             return
@@ -186,7 +193,7 @@ class ActiveUsers:
         """To be called when Redis may have lost lists: all count as lists of an older edition, so they are
         rewritten."""
         for user in self._users.values():
-            user.edition = None
+            user.edition = user.listed = None
         self._look_again()
 
     def forget(self, user_id: str) -> None:

@@ -71,6 +71,18 @@ return 1
 """
 
 
+RELATED = TopicPartition("", 0)
+"""In place of the partition of a user's events: the lists of what goes with an item, which belong to none."""
+
+# Takes a lease or renews it: one holder at a time.
+_HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
 class Stored(NamedTuple):
     stamp: bytes  # empty where nothing is stored
     history: UserHistory
@@ -84,7 +96,7 @@ class Saved(NamedTuple):
 
 
 class UserList(NamedTuple):
-    user_id: str
+    user_id: str  # or an item's id, where `partitions` is RELATED
     items: list[str]
     raw: bytes  # the JSON of the contract, of these items
     partitions: list[TopicPartition]  # those of the user's events: the scorers that read them sweep the list
@@ -107,6 +119,7 @@ class ListStore:
         self._recs_ttl_s, self._history_ttl_s = recs_ttl_s, history_ttl_s
         self._replace_history = redis.script(_REPLACE_HISTORY)
         self._move_mark = redis.script(_MOVE_MARK)
+        self._hold = redis.script(_HOLD)
         self._take_out, self._drop = redis.script(_TAKE_OUT), redis.script(_DROP)
         self._writer = os.urandom(4).hex()
         self._writes = itertools.count(1)
@@ -117,6 +130,19 @@ class ListStore:
 
     def recs_key(self, user_id: str) -> str:
         return f"{self._prefix}:recs:{user_id}"
+
+    def related_key(self, item_id: str) -> str:
+        return f"{self._prefix}:related:{item_id}"
+
+    def _key_of(self, where: TopicPartition, name: str) -> str:
+        """The key of a list that is swept with `where`: a user's, or an item's."""
+        return self.related_key(name) if where == RELATED else self.recs_key(name)
+
+    def hold_related(self, ttl_s: float) -> bool:
+        """Takes the lease on related lists, or renews it; False while another writer holds it."""
+        key = f"{self._prefix}:related_writer"
+        [held] = self._redis.pipeline([self._hold.command([key], [self._writer, int(1000 * ttl_s)])])
+        return bool(held)
 
     def history_key(self, user_id: str) -> str:
         return f"{self._prefix}:history:{user_id}"
@@ -186,7 +212,9 @@ class ListStore:
         for where, pairs in entries.items():
             key = self._index_key(where)
             commands += [("HSET", key, *pairs), ("EXPIRE", key, self._recs_ttl_s)]
-        commands += [("SET", self.recs_key(each.user_id), each.raw, "EX", self._recs_ttl_s) for each in lists]
+        commands += [
+            ("SET", self._key_of(each.partitions[0], each.user_id), each.raw, "EX", self._recs_ttl_s) for each in lists
+        ]
         self._redis.pipeline(commands)
 
     def read_list(self, user_id: str) -> bytes | None:
@@ -218,9 +246,9 @@ class ListStore:
             [self._drop.command([self._index_key(where)], fields[n : n + 2 * DROP_AT_ONCE]) for n in starts]
         )
 
-    def take_out(self, items: Sequence[tuple[str, Iterable[str]]]) -> int:
-        """Takes items out of users' lists: (user, items). Returns how many lists have changed."""
-        keyed = [(self.recs_key(user), of_user) for user, of_user in items]
+    def take_out(self, where: TopicPartition, items: Sequence[tuple[str, Iterable[str]]]) -> int:
+        """Takes items out of the lists swept with `where`: (user, items). Returns how many lists have changed."""
+        keyed = [(self._key_of(where, user), of_user) for user, of_user in items]
         parts = [keyed[n : n + TAKE_OUT_AT_ONCE] for n in range(0, len(keyed), TAKE_OUT_AT_ONCE)]
         with ThreadPoolExecutor(2) as pool:  # one prepares commands while Redis carries out the other's
             return sum(pool.map(self._taken_out, parts))

@@ -17,18 +17,25 @@ from model_store.errors import StoreUnavailable
 from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
+from service.model.query import NOT_KNOWN
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.blocked_items import BlockedItems
 from service.scoring.budget import Budget
 from service.scoring.list_store import ListStore, UserList
 from service.scoring.recommendations import list_json
+from service.scoring.related import RelatedLists
 from service.scoring.reloader import Reloader, ServedModel
-from service.scoring.top_k import ScoredItems, best_items, excluded
+from service.scoring.top_k import Ask, ScoredItems, best_items, excluded
 from service.settings import ScorerSettings
 
 GROUP = 64  # lists made together
 AT_ONCE_S = 0.02  # a call of `write` ends after this, so that histories have their turn
 DEFAULT_LIST_EVERY_S = 1.0
+KEPT = (
+    80  # candidates kept of a user: a list of 50 is of the best 80 of a few seconds ago but for one item in a thousand
+)
+KEPT_USERS = 20_000  # 12 kB each
+LOOK_AGAIN_S = 5.0  # candidates are looked for again after this, though their user rests
 LATEST_AGE_S = 0.5  # a list in `latest_group` is older than the refresh interval by this
 
 
@@ -43,8 +50,11 @@ class ListWriter:
         *,
         metrics: ScorerMetrics,
         health: Health,
+        related: RelatedLists | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`related`: written with the time that users' lists leave over."""
+        self._related = related
         self.lists_wait = False  # whether the last `write` ended while lists were still to be written
         self._active, self._reloader, self._blocked, self._lists = active, reloader, blocked, lists
         self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
@@ -84,6 +94,9 @@ class ListWriter:
             stale = started - self._settings.refresh_interval_ms / 1000
             group = self._next_group(self._edition(served.version), stale)
             if not group:
+                if self._related is not None and not self._active.pressing:
+                    self._related.write(served, self._excluded(served))
+                    self._budget.spend(self._clock() - started)
                 return
             try:
                 self._write_group(served, group)
@@ -107,32 +120,46 @@ class ListWriter:
         return self._active.next_group(GROUP, edition, written_before)
 
     def _write_group(self, served: ServedModel, group: Sequence[ActiveUser]) -> None:
-        hide = self._settings.hide_seen
+        """Makes the lists of a group, and writes those that have changed, or that somebody waits for: whose user acted,
+        or whose events the weights have learned from."""
+        looked_before, changes = self._clock() - LOOK_AGAIN_S, self._blocked.changes
+        keep = max(KEPT, self._settings.top_k) if len(self._active) <= KEPT_USERS else 0
+        asked = [self._ask(user, looked_before) for user in group]
         with self._metrics.score_seconds.time(), served.lock:
             manifest = served.manifest  # of the weights as they are under the lock
-            ranked = best_items(
-                served.recommender,
-                [user.history.items for user in group],
-                self._settings.top_k,
-                exclude=self._excluded(served),
-                hidden=[user.history.left_out(hide) for user in group],
+            ranked, candidates = best_items(
+                served.recommender, asked, self._settings.top_k, exclude=self._excluded(served), keep=keep
             )
-        at = iso(now_ms())
-        self._lists.write_lists(
-            [
-                UserList(
-                    user.user_id,
-                    [item for item, _ in best],
-                    _json(user.user_id, best, manifest, user.history.events_seen, at),
-                    self._swept_with(user),
-                )
-                for user, best in zip(group, ranked, strict=True)
-            ]
-        )
-        self._metrics.written.inc(len(group))
-        edition, now, wall = self._edition(manifest.version), self._clock(), now_ms()
+        at, now = iso(now_ms()), self._clock()
+        written: list[UserList] = []
+        for user, ask, best, found in zip(group, asked, ranked, candidates, strict=True):
+            if ask.kept is None:
+                user.kept, user.looked_at, user.looked_for = found, now, changes
+            items = tuple(item for item, _ in best)
+            # what is blocked may have been swept out of the list, and be back by now
+            swept = user.edition is None or user.edition[1] != changes
+            if items == user.listed and not user.awaited and not swept:
+                self._metrics.unchanged.inc()
+                continue
+            user.listed = items
+            raw = _json(user.user_id, best, manifest, user.history.events_seen, at)
+            written.append(UserList(user.user_id, list(items), raw, self._swept_with(user)))
+        if written:
+            self._lists.write_lists(written)
+        self._metrics.written.inc(len(written))
+        edition, wall = self._edition(manifest.version), now_ms()
         for user, best in zip(group, ranked, strict=True):
             self._active.written(user, edition, now, wall, empty=not best)
+
+    def _ask(self, user: ActiveUser, looked_before: float) -> Ask:
+        ms, at_rest = user.history.last_item_ms, user.kept is not None and user.looked_at > looked_before
+        at_rest = at_rest and user.looked_for == self._blocked.changes
+        return Ask(
+            user.history.items,
+            NOT_KNOWN if ms is None else ms / 1000,
+            user.history.left_out(self._settings.hide_seen),
+            user.kept if at_rest else None,
+        )
 
     def _swept_with(self, user: ActiveUser) -> list[TopicPartition]:
         """The partitions of the user's events: the scorers that read them sweep the list. Partition 0 for a user
@@ -150,7 +177,8 @@ class ListWriter:
             return
         with served.lock:
             manifest = served.manifest
-            [best] = best_items(served.recommender, [[]], self._settings.top_k, exclude=self._excluded(served))
+            nobody = Ask((), NOT_KNOWN)
+            [best], _ = best_items(served.recommender, [nobody], self._settings.top_k, exclude=self._excluded(served))
         self._lists.write_default(_json("", best, manifest, 0, iso(now_ms())))
         self._default_at, self._nothing = now, None if best else edition
 

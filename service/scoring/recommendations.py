@@ -6,25 +6,25 @@ import orjson
 
 
 def list_json(
-    user_id: str,
+    user_id: str | None,
     ranked: Iterable[tuple[str, float]],
     *,
     model_version: int,
     trained_through: Mapping[str, Mapping[str, int]],
-    events_seen: int,
+    events_seen: int | None,
     generated_at: str,
 ) -> bytes:
-    """`ranked`: (item_id, score), best first, no item twice, finite scores."""
-    return orjson.dumps(
-        {
-            "user_id": user_id,
-            "model_version": model_version,
-            "generated_at": generated_at,
-            "events_seen": events_seen,
-            "trained_through": trained_through,
-            "items": [{"item_id": item, "score": score} for item, score in ranked],
-        }
-    )
+    """`ranked`: (item_id, score), best first, no item twice, finite scores. `user_id` and `events_seen`: None where the
+    list is nobody's, and then they are left out."""
+    fields = {
+        "user_id": user_id,
+        "model_version": model_version,
+        "generated_at": generated_at,
+        "events_seen": events_seen,
+        "trained_through": trained_through,
+        "items": [{"item_id": item, "score": score} for item, score in ranked],
+    }
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
 
 
 def entry_start(item: str) -> bytes:

@@ -21,6 +21,7 @@ from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
 from service.model.registry import UnknownConfig, parse
+from service.scoring.moved_rows import MovedRows, moved_by
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Reloader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.served: ServedModel | None = None
+        self.moved = MovedRows()  # by the versions loaded so far
         self._store, self._poll_s, self._device, self._clock = store, poll_s, device, clock
         self._metrics, self._health = metrics, health
         self._spare: ServedModel | None = None  # the copy that scoring does not use; it lacks `_missed`
@@ -138,6 +140,7 @@ class Reloader:
             return
         full = [number for number, update in enumerate(updates) if update.full]
         missed = updates[full[-1] :] if full else updates
+        self._note_moved(missed)
         pending = missed if full else [*self._missed, *missed]
         spare = self._spare if self._spare is not None and not full else self._empty(manifest)
         self._spare = None  # so that a copy whose update fails half-way is never used
@@ -145,6 +148,10 @@ class Reloader:
         self._spare, self.served = self.served, spare
         self._missed = missed
         self._tell(manifest.version)
+
+    def _note_moved(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            self.moved.note(None if update.full else moved_by(update))
 
     def _empty(self, manifest: Head) -> ServedModel:
         """An empty model of this version's configuration. Raises: BrokenChain where a later release wrote it."""

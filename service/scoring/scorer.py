@@ -27,6 +27,7 @@ from service.scoring.list_store import ListStore
 from service.scoring.list_writer import ListWriter
 from service.scoring.live_rule import LiveRule
 from service.scoring.read_offsets import ReadOffsets
+from service.scoring.related import RelatedLists
 from service.scoring.reloader import Reloader
 from service.scoring.sweeper import Sweeper
 from service.settings import ScorerSettings
@@ -78,8 +79,17 @@ class Scorer:
             lambda: live_history if reloader.served is None else reloader.served.recommender.config.history,
         )
         self._histories = Histories(lists, self._active, rule, settings, metrics)
+        related = RelatedLists(reloader.moved, blocked, lists, sweeper, settings.top_k, metrics, clock=clock)
         self._writer = ListWriter(
-            self._active, reloader, blocked, lists, settings, metrics=metrics, health=health, clock=clock
+            self._active,
+            reloader,
+            blocked,
+            lists,
+            settings,
+            metrics=metrics,
+            health=health,
+            related=related,
+            clock=clock,
         )
         self._lag = Lag(clock)
         self._lag_shown: set[TopicPartition] = set()

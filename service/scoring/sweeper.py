@@ -119,7 +119,7 @@ class Sweeper:
         holders, swept = Holders(items), 0
         for users, entries in self._lists.index(where):
             found = holders.among(entries)
-            swept += self._lists.take_out([(users[n], held) for n, held in found.items()])
+            swept += self._lists.take_out(where, [(users[n], held) for n, held in found.items()])
             gone = expired(entries, self._wall())
             self._lists.drop_entries(where, [(users[n], entries[n]) for n in gone])
             if self._stopping.is_set():

@@ -1,35 +1,60 @@
 """Ranked lists of item ids, from histories of item ids."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.model.recommender import Recommender
+from service.model.reranking import Kept, Lists
 
 ScoredItems = list[tuple[str, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One user's list as it is asked for."""
+
+    history: Sequence[str]  # item ids, latest last; ids that the model does not know are ignored
+    last: float  # epoch seconds of the latest of them; NOT_KNOWN where that is not known
+    hidden: Sequence[str] = ()  # ids not to list
+    kept: Kept | None = None  # candidates to order again, of a user who has not acted since; None: look for candidates
+
+
 def best_items(
-    recommender: Recommender,
-    histories: Sequence[Sequence[str]],
-    k: int,
-    *,
-    exclude: NDArray[np.bool_] | None = None,
-    hidden: Sequence[Sequence[str]] | None = None,
-) -> list[ScoredItems]:
-    """The k best items of each user, best first. `histories`: item ids, latest last; ids that the model does not know
-    are ignored. `exclude` [size]: True for rows not to list. `hidden`: for each user, ids not to list."""
-    rows, scores = recommender.top_k(
-        _rows(recommender, histories),
-        k,
-        exclude=exclude,
-        hide=_rows(recommender, hidden) if hidden and any(hidden) else None,
-    )
+    recommender: Recommender, asked: Sequence[Ask], k: int, *, exclude: NDArray[np.bool_] | None = None, keep: int = 0
+) -> tuple[list[ScoredItems], list[Kept | None]]:
+    """The k best items of each user, best first, and the `keep` best candidates, to be ordered again later. `exclude`
+    [size]: True for rows not to list."""
+    ranked: list[ScoredItems] = [[] for _ in asked]
+    kept: list[Kept | None] = [None for _ in asked]
+    for again in (False, True):
+        chosen = [n for n, each in enumerate(asked) if (each.kept is not None) is again]
+        if not chosen:
+            continue
+        some = [asked[n] for n in chosen]
+        histories = _rows(recommender, [each.history for each in some])
+        last = np.array([each.last for each in some], np.float64)
+        if again:
+            before = [each.kept for each in some if each.kept is not None]
+            lists = recommender.lists_again(histories, before, k, last=last, exclude=exclude)
+        else:
+            hidden = [each.hidden for each in some]
+            hide = _rows(recommender, hidden) if any(hidden) else None
+            lists = recommender.lists(histories, k, last=last, exclude=exclude, hide=hide, keep=keep)
+        for n, scored in zip(chosen, _with_ids(recommender, lists), strict=True):
+            ranked[n] = scored
+        for n, candidates in zip(chosen, lists.kept, strict=False):
+            kept[n] = candidates
+    return ranked, kept
+
+
+def _with_ids(recommender: Recommender, lists: Lists) -> list[ScoredItems]:
     ids = recommender.ids
     return [
         [(ids[row], score) for row, score in zip(of_user, scored, strict=True) if row >= 0]
-        for of_user, scored in zip(rows.tolist(), scores.tolist(), strict=True)
+        for of_user, scored in zip(lists.rows.tolist(), lists.scores.tolist(), strict=True)
     ]
 
 

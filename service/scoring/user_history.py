@@ -34,6 +34,7 @@ class UserHistory:
     hidden: list[str] = field(default_factory=list)  # items hidden by the setting `hide_seen`, latest last
     disliked: list[str] = field(default_factory=list)  # items disliked and not wanted since, latest last
     last_event_ms: int = 0  # Kafka timestamp of the latest event taken, epoch milliseconds
+    last_item_ms: int | None = None  # `ts` of the latest event in `items`, epoch milliseconds; None: not known
     log: str = ""  # names the topic, or the cluster, that `next_offsets` are of; empty where that is not known
 
     def has_read(self, where: TopicPartition, offset: int) -> bool:
@@ -77,6 +78,7 @@ class UserHistory:
             weight = rule.weight(event)
             if weight > 0:
                 self.items.append(item)
+                self.last_item_ms = event.ts
                 del self.items[: -rule.length]
                 self.disliked = [other for other in self.disliked if other != item]
             elif weight < 0:
@@ -103,6 +105,7 @@ class UserHistory:
             "hidden": self.hidden,
             "disliked": self.disliked,
             "last_event_ms": self.last_event_ms,
+            "last_item_ms": self.last_item_ms,
             "log": self.log,
         }
         return b'{"stamp":"' + stamp + b'",' + orjson.dumps(body)[1:]
@@ -137,6 +140,7 @@ def decode_history(raw: bytes) -> tuple[bytes, UserHistory]:
             hidden=_strings(body["hidden"]),
             disliked=_strings(body.get("disliked", [])),
             last_event_ms=_count(body["last_event_ms"]),
+            last_item_ms=_time(body.get("last_item_ms")),
             log=_text(body.get("log", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,6 +201,12 @@ def _text(value: object) -> str:
 def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("counts, offsets and times must be integers from 0 to 2^63 - 1")
+    return value
+
+
+def _time(value: object) -> int | None:
+    if value is not None and (type(value) is not int or not -(2**63) <= value < 2**63):
+        raise ValueError("a time must be an integer of 64 bits")
     return value
 
 

@@ -15,17 +15,26 @@ import orjson
 import torch
 
 from model_store.version import Head
+from service.model.channels.network import NetworkConfig
 from service.model.config import HistoryConfig, Limits, ModelConfig
-from service.model.registry import NEW_MODEL, UnknownConfig, parse
+from service.model.registry import NETWORK, NEW_MODEL, UnknownConfig, parse
 from service.process import Unmendable
 from service.settings import TrainerSettings
+
+DEFAULT_LENGTH = TrainerSettings.model_fields["history_length"].default
 
 
 def model_config(settings: TrainerSettings) -> ModelConfig:
     """The configuration of a new model, by the settings."""
+    channels, ranker = dict(NEW_MODEL.channels), NEW_MODEL.ranker
+    assert ranker is not None, "a new model has a ranker"
+    if settings.network != "off":
+        channels["network"] = NETWORK.model_copy(update={"encoder": settings.network})
     return replace(
         NEW_MODEL,
         seed=settings.seed,
+        channels=channels,
+        ranker=ranker.model_copy(update={"purchases": settings.purchase_weight}),
         history=HistoryConfig(
             length=settings.history_length,
             event_weights=settings.event_weights,
@@ -42,8 +51,19 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     those wanted. Event types of weight 0 may be added, since their events are only counted. The types are in the order
     of `wanted`, which is the feeder's numbering.
 
+    A model of an earlier release keeps the histories' length of its time, unless a setting says another.
+
     Raises: ValueError, naming the other differences.
     """
+    if then.ranker is None and wanted.history.length == DEFAULT_LENGTH:
+        wanted = replace(wanted, history=wanted.history.model_copy(update={"length": then.history.length}))
+    if then.ranker is not None and wanted.ranker is not None:
+        asked_for = {
+            "ranker.purchases": (then.ranker.purchases, wanted.ranker.purchases),
+            "network": (_encoder(then), _encoder(wanted)),
+        }
+        if changed := [f"{name} {was} → {now}" for name, (was, now) in asked_for.items() if was != now]:
+            raise ValueError(", ".join(changed))
     weights = then.history.event_weights
     added = {
         kind: weight for kind, weight in wanted.history.event_weights.items() if kind not in weights and not weight
@@ -54,6 +74,11 @@ def continued(then: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     if config_digest(asked) != config_digest(config):
         raise ValueError(", ".join(differences(config.to_json(), asked.to_json())))
     return asked
+
+
+def _encoder(config: ModelConfig) -> str:
+    network = config.channels.get("network")
+    return network.encoder if isinstance(network, NetworkConfig) else "off"
 
 
 def config_of(manifest: Head) -> ModelConfig:

@@ -34,10 +34,14 @@ class Events:
 
     accepted: int  # events of any type that are no duplicates
     duplicates: int
+    happened: NDArray[np.float64]  # [accepted] when each accepted event happened, epoch seconds
     place: Index  # [n] place in the batch
     user: Index  # [n]
     item: Index  # [n]
     time: Index  # [n] on the event clock
+    ts: NDArray[np.float64]  # [n] when it happened, epoch seconds
+    idle: NDArray[np.float32]  # [n] seconds since the user's event before; NOT_KNOWN where there is none
+    bought: NDArray[np.bool_]  # [n] it is a purchase
     weight: NDArray[np.float64]  # [n]
     history: NDArray[np.int32]  # [n, L] what the user had done before, most recent last, -1 for padding
     user_known: NDArray[np.bool_]  # [n] the user had an accepted event before this one
@@ -82,12 +86,18 @@ def _make_room(table: ItemTable, keep: Index, new: int, clock: int, limit: int |
 
 
 def take_events(
-    users: UserTable, batch: MicroBatch, items: Items, weight: NDArray[np.float64], clock: int, limit: int | None
+    users: UserTable,
+    batch: MicroBatch,
+    items: Items,
+    weight: NDArray[np.float64],
+    clock: int,
+    limit: int | None,
+    purchase: int = -1,
 ) -> Events:
     """Gives rows to the users, leaves duplicates out, and adds the targets to their users' histories.
 
     weight: [events] by `HistoryRule.weights`. clock: accepted events before this batch. limit: rows of users in all;
-    None: any number.
+    None: any number. purchase: the number of that type of event, where there is one.
     """
     user = users.rows_of(batch.users, limit=limit)[batch.user]  # [events]
     key = keys_of(batch.event_key)
@@ -101,22 +111,27 @@ def take_events(
     item = items.row[batch.item[chosen]]
     wanted = weight[chosen] > 0
     history = users.histories(user[chosen], item, wanted)
+    ts = batch.ts / 1000.0
     n, target, disliked = int(accepted.sum()), chosen[wanted], chosen[~wanted]
     events = Events(
         accepted=n,
         duplicates=len(accepted) - n,
+        happened=ts[accepted],
         place=target,
         user=user[target],
         item=item[wanted],
         time=time[target],
+        ts=ts[target],
+        idle=users.idle(user[target], ts[target]),
+        bought=batch.type[target] == purchase,
         weight=weight[target],
         history=history[wanted],
         user_known=user_known[target],
         item_known=item_known[target],
-        disliked=Examples(item[~wanted], time[disliked], weight[disliked], history[~wanted]),
+        disliked=Examples(item[~wanted], time[disliked], ts[disliked], weight[disliked], history[~wanted]),
     )
     users.append_keys(user[accepted], key[accepted], clock)
-    users.append_items(events.user, events.item)
+    users.append_items(events.user, events.item, events.ts)
     return events
 
 

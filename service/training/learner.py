@@ -7,6 +7,7 @@ step), and every sum has one order: the same micro-batches give the same bits.
 No channel is known by name here: see service/model/channel.py.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,12 +19,17 @@ from consumers.micro_batch import MicroBatch
 from model_store.weights import Array, State, Update
 from service.model.channel import Examples, Lesson, Taught
 from service.model.config import ModelConfig
+from service.model.floor import Floor
 from service.model.formats import LATER_TABLES, upgraded_state
-from service.model.history import HistoryRule
+from service.model.history import PURCHASE, HistoryRule
+from service.model.ranker import joined
 from service.model.recommender import Recommender
 from service.model.row_table import IdTable, RowTable
+from service.model.stream_time import StreamTime
+from service.training.effort import FULL, Effort
 from service.training.evaluation import prequential
 from service.training.evaluation.measures import PairedSums, RankSums
+from service.training.evaluation.prequential import Examined
 from service.training.evaluation.ranked import Ranked
 from service.training.intake import Events, take_events, take_items
 from service.training.reference import Reference
@@ -43,6 +49,7 @@ class LearnResult:
     taught: Taught
     ranked: RankSums = field(default_factory=RankSums)  # of the sample, before it was learned from
     paired: PairedSums = field(default_factory=PairedSums)  # the sample compared with the reference; empty without one
+    lead: tuple[float, float] | None = None  # of lists over the best channel alone: see `Floor.lead`
     each: Ranked = field(default_factory=Ranked, compare=False)  # the events of the sample
 
 
@@ -70,7 +77,12 @@ class Learner:
         self.items = self.recommender.items
         self.users = UserTable(config.history.length)
         self.steps = 0
+        reranking = self.recommender.reranking
+        self.floor = Floor(0 if reranking is None else len(reranking.orders), len(self.channels))
+        self._stream_time = StreamTime()
         self._rule = HistoryRule.of(config.history)
+        types = list(config.history.event_weights)
+        self._purchase = types.index(PURCHASE) if PURCHASE in types else -1
 
     @property
     def clock(self) -> int:
@@ -80,22 +92,33 @@ class Learner:
     # --- a batch ---
 
     @torch.no_grad()
-    def learn(self, batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
-        """Learns from a batch, and from `replay` past targets for each fresh one.
+    def learn(self, batch: MicroBatch, effort: Effort = FULL, reference: Reference | None = None) -> LearnResult:
+        """Learns from a batch.
 
-        `replay` may differ from batch to batch; a batch's record in the manifest holds it. `reference` ranks the same
+        `effort` may differ from batch to batch; a batch's record in the manifest holds it. `reference` ranks the same
         sample for comparison, and has no influence on what is learned.
         """
         events = self._take_in(batch)
-        each, paired = self._rank(events, reference)
-        examples = Examples(events.item, events.time, events.weight, events.history)
-        taught = self._teach(examples, events.disliked, replay)
+        examined = self._examine(events, effort, reference)
+        examples = Examples(events.item, events.time, events.ts, events.weight, events.history)
+        taught = self._teach(examples, events.disliked, effort, examined)
         for channel in self.channels:
-            channel.observe(examples)
+            channel.observe(examples, events.disliked)
+        self._stream_time.observe(events.happened)
         self.recommender.clock += events.accepted
+        self.recommender.now = self._stream_time.now
         self.steps += 1
         self.recommender.changed()
-        return LearnResult(events.accepted, events.duplicates, taught, RankSums.of(each.ahead), paired, each)
+        ranked = examined.ranked
+        return LearnResult(
+            events.accepted,
+            events.duplicates,
+            taught,
+            RankSums.of(ranked.ahead),
+            examined.paired,
+            self.floor.lead,
+            ranked,
+        )
 
     def beyond_limits(self) -> list[Exceeded]:
         """The limits that are exceeded. It happens where one micro-batch has more items or users than rows
@@ -120,8 +143,9 @@ class Learner:
             described = self.items.rows_of([change.item_id for change in batch.catalogue])
             for channel in self.channels:
                 channel.describe(described, batch.catalogue)
+        self.recommender.changed()
         weight = self._rule.weights(batch.type, batch.value)
-        return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users)
+        return take_events(self.users, batch, items, weight, self.clock, self.limits.max_users, self._purchase)
 
     def _forget_items(self, expired: Index) -> None:
         """Removes every reference to expired rows, before they are given to other items."""
@@ -131,23 +155,41 @@ class Learner:
         gone[expired] = True
         self.users.forget_items(gone)
 
-    def _rank(self, events: Events, reference: Reference | None) -> tuple[Ranked, PairedSums]:
-        """Ranks a sample of the events."""
-        most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
-        return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
+    def _examine(self, events: Events, effort: Effort, reference: Reference | None) -> Examined:
+        """Ranks events before anything is learned from them: those that teach the ranker, and others where more are to
+        be measured."""
+        config = self.config.ranker
+        if config is None:
+            most = prequential.how_many(self.evaluate_sample, self.items.size, self.steps)
+            return prequential.rank(self.recommender, events, prequential.choose(events, most), reference)
+        share = config.share * effort.lessons
+        teaching = prequential.choose(events, math.ceil(share * len(events.item)))
+        teaches = np.zeros(len(events.item), np.bool_)
+        teaches[teaching] = True
+        measured = prequential.choose(events, None) if self.evaluate_sample is None else teaching
+        return prequential.examine(self.recommender, events, measured, teaches, reference)
 
-    def _teach(self, examples: Examples, disliked: Examples, replay: int) -> Taught:
+    def _teach(self, examples: Examples, disliked: Examples, effort: Effort, examined: Examined) -> Taught:
         lesson = Lesson(
             step=self.steps,
             clock=self.clock,
             seed=self.config.seed,
-            replay=replay,
+            replay=effort.replay,
             examples=examples,
             disliked=disliked,
             blend=self.recommender.blend,
             common=self.recommender.common,
+            share=effort.network,
         )
-        return together([channel.learn(lesson) for channel in self.channels])
+        parts = [channel.learn(lesson) for channel in self.channels]
+        return together(parts if self.recommender.reranking is None else [self._teach_ranker(examined), *parts])
+
+    def _teach_ranker(self, examined: Examined) -> Taught:
+        reranking = self.recommender.reranking
+        assert reranking is not None
+        self.floor.observe(examined.by_ranker, examined.simple)
+        reranking.serves = self.floor.serves
+        return reranking.ranker.learn(joined(examined.lessons)) if examined.lessons else Taught()
 
     # --- versions ---
 
@@ -162,13 +204,9 @@ class Learner:
 
     def _tensors(self) -> dict[str, Array]:
         """Every tensor that is part of a version, as copies."""
-        blend = self.recommender.blend
-        tensors: dict[str, Array] = {
-            "clock": np.array([self.clock], np.int64),
-            "trainer/steps": np.array([self.steps], np.int64),
-            **blend.tensors,
-            **blend.trainer_tensors,
-        }
+        tensors = self.recommender.tensors | {"trainer/steps": np.array([self.steps], np.int64)}
+        if self.recommender.reranking is not None:
+            tensors |= {"trainer/floor": self.floor.state, "trainer/stream/latest": self._stream_time.state}
         for channel in self.channels:
             tensors.update(channel.tensors)
         return tensors
@@ -197,11 +235,12 @@ class Learner:
                 table.load(state.table(table.name))
         for channel in learner.channels:
             channel.restore(state)
-        learner.recommender.blend.restore(state)
-        learner.recommender.resize(learner.items.size)
+        learner.recommender.restore(state)
         learner.items.restored()
         learner.users.restored()
-        learner.recommender.clock = int(state.tensor("clock")[0])
+        if learner.recommender.reranking is not None:
+            learner.floor.restore(np.asarray(state.tensor("trainer/floor"), np.float64))
+            learner._stream_time.restore(np.asarray(state.tensor("trainer/stream/latest"), np.float64))
         learner.steps = int(state.tensor("trainer/steps")[0])
         return learner
 
@@ -212,7 +251,7 @@ class Learner:
         state = upgraded_state(state)
         for channel in self.channels:
             channel.reset(state, self.items.names.ids)
-        self.recommender.blend.restore(state)
+        self.recommender.restore_weights(state)
         self.recommender.changed()
 
 

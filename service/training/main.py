@@ -179,6 +179,7 @@ def _lead(
             event_types=list(settings.event_weights),
             batch_events=settings.batch_events,
             replay=settings.replay,
+            adapt=settings.adapt,
             metrics=metrics,
             health=health,
             stop=stop,

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.weights import Array, Rows, Update
+from service.model import order
 from service.model.contexts import Contexts
 from service.model.formats import upgraded
+from service.model.query import Query
 from service.model.recommender import Recommender
+from service.model.reranking import NOT_LISTED, Judged
 
 Index = NDArray[np.int64]
 
@@ -47,9 +50,7 @@ class Reference:
                 self._weights = Recommender(self._learning.config, self._learning.device)
                 self._weights.share(self._learning)
             assert self._weights is not None, "a reference begins with a full update"
-            for channel in self._weights.channels:
-                channel.apply(own)
-            self._weights.blend.apply(own.tensors)
+            self._weights.apply(Update(full=False, tables=own.tables, tensors=own.tensors))
             self._clock = int(np.asarray(update.tensors.get("clock", [self._clock]))[0])
             self._size = max([rows.size for rows in own.tables.values()], default=self._size)
             self._empty |= {name: _empty_row(np.asarray(rows.values)) for name, rows in own.tables.items()}
@@ -75,7 +76,8 @@ class Reference:
         """Takes the learner's present items and clock over. To be called before the first `ranks` of a batch."""
         assert self._weights is not None
         self._weights.resize(self._learning.size)
-        self._weights.clock = self._learning.clock
+        self._weights.clock, self._weights.now = self._learning.clock, self._learning.now
+        self._weights.changed()
         self._forget_strangers(self._weights)
 
     def _forget_strangers(self, weights: Recommender) -> None:
@@ -89,9 +91,21 @@ class Reference:
                 channel.apply(Update(full=False, tables=emptied))
 
     def ranks(self, contexts: Contexts, item: Index) -> Index:
-        """[B] how many items the reference would list before each of `item` [B]."""
+        """[B] how many items the reference would list before each of `item` [B], over the whole catalogue."""
         assert self._weights is not None
-        return self._weights.ranks(contexts, item)
+        assert self._weights.catalogue is not None
+        return self._weights.catalogue.ranks(contexts, item)
+
+    def judge(self, judged: Judged, query: Query, item: Index) -> Index:
+        """[B] how many candidates the reference's ranker would list before each of `item` [B]. `judged`: what the
+        learner made of the same query. Where gradients change the ranker alone, its pairs and features serve."""
+        assert self._weights is not None
+        reranking = self._weights.reranking
+        assert reranking is not None
+        if self.traits.learned > reranking.ranker.learned:
+            return reranking.judge(query, item).by_ranker
+        described = judged.described
+        return order.ahead(described.pairs, reranking.ranker.score(described.x), item, NOT_LISTED)
 
 
 def _part(update: Update, names: frozenset[str]) -> Update:

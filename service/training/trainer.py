@@ -17,6 +17,7 @@ from model_store.lease import LeaseKeeper
 from service.health import OK, Health
 from service.metrics import TrainerMetrics
 from service.process import Fatal
+from service.training.effort import affordable
 from service.training.evaluation.measures import PairedSums
 from service.training.feed import Feed
 from service.training.learner import Learner, LearnResult
@@ -54,6 +55,7 @@ class Trainer:
         event_types: Sequence[str],
         batch_events: int,
         replay: int,
+        adapt: bool = True,
         metrics: TrainerMetrics,
         health: Health,
         stop: threading.Event,
@@ -65,7 +67,7 @@ class Trainer:
         self._learner, self._progress, self._publisher, self._keeper = learner, progress, publisher, keeper
         self._start_feeder, self._refused = start_feeder, refused
         self._learned = LearningMetrics(learner, progress, event_types, metrics=metrics, health=health)
-        self._batch_events, self._replay = batch_events, replay
+        self._batch_events, self._replay, self._adapt = batch_events, replay, adapt
         self._metrics, self._health, self._stop = metrics, health, stop
         self._lag = Lag(clock)
         self._skipped_in_a_row = 0
@@ -133,24 +135,20 @@ class Trainer:
         """Learns one micro-batch; afterwards the weights may go back to those of an earlier version."""
         started = time.perf_counter()
         self._lag.ends(batch.end_offsets)
-        replay = self._affordable_replay()
+        waiting = self._lag.events(self._progress.trained_through) / self._batch_events if self._adapt else 0.0
+        effort = affordable(waiting, self._replay)
         before = self._publisher.published_version
         with self._publisher.reference.borrowed() as reference:
-            result = self._learner.learn(batch, replay, reference)
+            result = self._learner.learn(batch, effort, reference)
         self._paired.add(result.paired)
         back_to = self._after_skipped() if result.taught.skipped else self._after_failing_versions()
         if not result.taught.skipped and result.taught.loss is not None:
             self._skipped_in_a_row = 0
             self._good_version = before
-        self._progress.add(batch, result, replay, back_to)
+        self._progress.add(batch, result, effort, back_to)
         self._dirty = True
-        self._learned.show(batch, result, replay, time.perf_counter() - started)
+        self._learned.show(batch, result, effort, time.perf_counter() - started)
         return result
-
-    def _affordable_replay(self) -> int:
-        """How many past targets to replay for each fresh one; 0 when more than two full batches wait, so that fresh
-        events come first. The manifest records what was used."""
-        return self._replay if self._lag.events(self._progress.trained_through) <= 2 * self._batch_events else 0
 
     def _after_skipped(self) -> int | None:
         """After a batch whose loss or gradient was not finite: the third in a row resets the weights.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.model.history import LATEST, NO_KEY, accept
+from service.model.query import NOT_KNOWN
 from service.model.row_table import IdTable, RowTable
 
 Index = NDArray[np.int64]
@@ -27,11 +28,14 @@ class UserTable:
         self.history = RowTable("trainer/user/history", (), torch.int32, fill=-1)  # [U * L] item rows, -1: none
         self.keys = RowTable("trainer/user/event_key", (), torch.int64)  # [U * LATEST]; 0: none
         self.counts = RowTable("trainer/user/count", (3,), torch.int64)  # [U, 3] events, targets among them, last clock
+        self.last = RowTable(
+            "trainer/user/last", (), torch.float64, fill=NOT_KNOWN
+        )  # [U] epoch seconds of the latest item
         self._free: list[int] = []  # ascending
 
     @property
     def tables(self) -> list[RowTable | IdTable]:
-        return [self.history, self.keys, self.counts, self.names]
+        return [self.history, self.keys, self.counts, self.last, self.names]
 
     @property
     def size(self) -> int:
@@ -62,7 +66,7 @@ class UserTable:
         return rows
 
     def _resize(self) -> None:
-        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1)):
+        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1), (self.last, 1)):
             table.resize(self.size * width)
 
     def _expire(self, n: int, keep: Index) -> None:
@@ -72,7 +76,7 @@ class UserTable:
         candidates = np.flatnonzero(last < np.iinfo(np.int64).max)
         rows = np.sort(candidates[np.argsort(last[candidates], kind="stable")[:n]])
         self.names.free(rows)
-        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1)):
+        for table, width in ((self.history, self.length), (self.keys, LATEST), (self.counts, 1), (self.last, 1)):
             slots = (rows[:, None] * width + np.arange(width)).ravel()
             table.array[slots] = table.fill
             table.touch(slots)
@@ -81,6 +85,7 @@ class UserTable:
     def restored(self) -> None:
         """Finds the free rows again. To be called after the tables were loaded."""
         self._free = [row for row, user in enumerate(self.names.ids) if not user]
+        self.last.resize(self.size)  # where an earlier release wrote no such table: not known
 
     def duplicates(self, user: Index, key: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[n] which of these events, in the order of the batch, are duplicates (see `model/history.py`).
@@ -134,10 +139,23 @@ class UserTable:
         histories: NDArray[np.int32] = windows[position]
         return histories
 
-    def append_items(self, user: Index, item: Index) -> None:
-        """Adds items [n] to the histories of users [n], in order."""
+    def idle(self, user: Index, ts: NDArray[np.float64]) -> NDArray[np.float32]:
+        """[n] seconds from the user's item before to each of these events, at least 0; NOT_KNOWN where there is none.
+
+        `user` [n]: rows, and `ts` [n]: epoch seconds, of events in order that join histories."""
+        order = np.argsort(user, kind="stable")
+        before = self.last.array[user].astype(np.float64)
+        again = np.flatnonzero(user[order][1:] == user[order][:-1])
+        before[order[again + 1]] = ts[order[again]]
+        waited = np.maximum(ts - before, 0.0)
+        return np.where(before == NOT_KNOWN, NOT_KNOWN, waited).astype(np.float32)
+
+    def append_items(self, user: Index, item: Index, ts: NDArray[np.float64]) -> None:
+        """Adds items [n] to the histories of users [n], in order. `ts` [n]: epoch seconds."""
         targets = self.counts.array[:, 1]
         self._append(self.history, self.length, user, item, targets)
+        self.last.array[user] = ts  # of several events of a user the last is written last
+        self.last.touch(user)
 
     def append_keys(self, user: Index, key: NDArray[np.int64], clock: int) -> None:
         """Adds the keys [n] of accepted events to those of users [n], in order, and counts the events."""

@@ -93,10 +93,10 @@ def _before_send(passed: Passed) -> None:
 
 
 def _mid_learn(passed: Passed) -> None:
-    """The items' rows have changed, the dense network has not."""
-    from service.model.optimizers import AdamW
+    """The ranker has learned, and no neighbour row has changed yet."""
+    from service.model.neighbour_rows import NeighbourRows
 
-    _before(AdamW, "step", passed)
+    _before(NeighbourRows, "learn", passed)
 
 
 def _before_manifest(passed: Passed) -> None:

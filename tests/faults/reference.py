@@ -13,6 +13,7 @@ from consumers.records import Record
 from model_store.weights import TRAINER, State
 from service.settings import TrainerSettings
 from service.training.configuration import model_config
+from service.training.effort import Effort
 from service.training.learner import Learner
 
 
@@ -53,7 +54,7 @@ def fingerprints(
     learner.drain()
     found = {(0, whole): fingerprint(state, checkpoint=whole) for whole in (True, False)}
     for batch in batcher.add(decoded):
-        learner.learn(batch, replay=0)
+        learner.learn(batch, Effort(replay=0))
         state.apply(learner.drain())
         for whole in (True, False):
             found[batch.ranges[0].end, whole] = fingerprint(state, checkpoint=whole)

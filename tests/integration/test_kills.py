@@ -35,6 +35,7 @@ BY_SIZE = QUICK_VERSIONS | {
     "TIDEMILL_BATCH_EVENTS": str(BATCH),
     "TIDEMILL_BATCH_WAIT_MS": "60000",
     "TIDEMILL_REPLAY": "0",
+    "TIDEMILL_ADAPT": "false",  # else what is learned depends on the load
     "TIDEMILL_GATE": "0",
 }
 PASSAGES = {"before the commit to Kafka": 2, "during a checkpoint": 3}  # at most; elsewhere 6

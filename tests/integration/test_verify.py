@@ -119,7 +119,7 @@ def doctor(world: World) -> None:
     ref = live["blobs"]["weights/0"]
     raw = bytearray(world.redis.call("GET", ref["key"]))
     (size,) = struct.unpack("<Q", raw[:8])
-    first = json.loads(raw[8 : 8 + size])["item/row:values"]["data_offsets"][0]
+    first = json.loads(raw[8 : 8 + size])["item/popularity:values"]["data_offsets"][0]
     raw[8 + size + first] ^= 1
     digest = hashlib.sha256(raw).hexdigest()
     world.redis.call("SET", f"tidemill:blob:{digest}", bytes(raw))
@@ -162,7 +162,7 @@ def test_whatever_was_killed_the_live_version_is_what_the_events_make_of_it(
     done = world.run("verify", **settings)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"version {live} is NOT identical: item/row row \d+ \('i\d+'\): \S+ was published at \[0\], "
+        rf"version {live} is NOT identical: item/popularity row \d+ \('i\d+'\): \S+ was published at \[0\], "
         rf"the events make \S+ \(made again from version \d+, .*; the first version that departs is {live}\)\n",
         done.stdout,
     ), done.stdout

@@ -114,7 +114,9 @@ def test_wrong_json(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys:
     assert line(capsys) == "tidemill: wrong settings: TIDEMILL_KAFKA_CONFIG: not valid JSON"
 
 
-@pytest.mark.parametrize("command", [["versions"], ["recs", "u1"], ["rollback", "3"], ["promote"], ["verify"]])
+@pytest.mark.parametrize(
+    "command", [["versions"], ["recs", "u1"], ["related", "i1"], ["rollback", "3"], ["promote"], ["verify"]]
+)
 def test_redis_is_unreachable(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 1
     assert line(capsys).startswith("tidemill: Redis: ")
@@ -136,8 +138,8 @@ def test_settings_that_cannot_be_are_refused_by_every_command(
     command: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    arguments = {"replay": ["x"], "recs": ["u"], "rollback": ["1"], "evaluate": ["x"]}.get(command, [])
-    assert main([command, *arguments]) == 2
+    needed = {"replay": ["x"], "recs": ["u"], "related": ["i"], "rollback": ["1"], "evaluate": ["x"]}
+    assert main([command, *needed.get(command, [])]) == 2
     assert line(capsys).startswith(f"tidemill: wrong settings: {name}")
 
 

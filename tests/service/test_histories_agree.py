@@ -14,6 +14,7 @@ from consumers.records import Record, TopicPartition
 from service.model.config import ItemsConfig
 from service.model.history import LATEST, HistoryRule
 from service.model.item_table import ItemTable
+from service.model.query import NOT_KNOWN
 from service.scoring.user_history import UserHistory, decode_history
 from service.training.intake import take_events, take_items
 from service.training.user_table import UserTable
@@ -33,7 +34,8 @@ class Sent:
     records: list[Record] = field(default_factory=list)
 
     def send(self, user: str, item: str | None, kind: str, event_id: str | None, value: float | None = None) -> None:
-        fields = {"item_id": item, "event_id": event_id, "value": value}
+        ts = NOW_MS - 1_000 * (len(self.records) * 7 % 50)  # times are no order
+        fields = {"item_id": item, "event_id": event_id, "value": value, "ts": ts}
         given_fields = {name: ... if given is None else given for name, given in fields.items()}
         raw = event_json(user_id=user, type=kind, **given_fields)
         partition = ord(user) % 2
@@ -88,6 +90,7 @@ class Outcome:
     seen: dict[str, int] = field(default_factory=dict)
     duplicates: dict[tuple[int, int], bool] = field(default_factory=dict)  # by partition and offset
     lessons: list[Lesson] = field(default_factory=list)  # sorted
+    last: dict[str, int | None] = field(default_factory=dict)  # by user: `ts` of the latest item of the history
 
 
 def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outcome:
@@ -113,6 +116,8 @@ def trained(records: list[Record], rule: HistoryRule, batch_events: int) -> Outc
         outcome.seen[user], targets, _ = users.counts.array[row].tolist()
         ring = users.history.array[row * rule.length : (row + 1) * rule.length]
         oldest_first = np.roll(ring, -(targets % rule.length))
+        last = float(users.last.array[row])
+        outcome.last[user] = None if last == NOT_KNOWN else round(1_000 * last)
         outcome.items[user] = [items.names.ids[item] for item in oldest_first.tolist() if item >= 0]
     outcome.lessons.sort()
     return outcome
@@ -134,6 +139,7 @@ def scored(records: list[Record], rule: HistoryRule, store_every: int) -> Outcom
             assert (event.item_id in history.disliked) == (weight < 0)
         if number % store_every == 0:
             histories[event.user_id] = decode_history(history.encode(STAMP))[1]
+    outcome.last = {user: history.last_item_ms for user, history in histories.items()}
     outcome.items = {user: history.items for user, history in histories.items()}
     outcome.lessons.sort()
     outcome.seen = {user: history.events_seen for user, history in histories.items()}

@@ -5,7 +5,7 @@ Everything random comes from the lesson's generator, and every sum has one order
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from service.model.channel import Examples, Lesson, Taught
 from service.model.channels.network import ROWS, Network, NetworkConfig
 from service.model.channels.popularity import Popularity
 from service.model.contexts import Contexts
-from service.model.encoders.decay import initialise, normalise
+from service.model.encoders.directions import normalise
 from service.model.exemplars import Exemplars
 from service.model.hashing import uniform_rows
 from service.model.losses import Sample, sampled_softmax
@@ -48,14 +48,14 @@ class LearningNetwork(Network):
     def __init__(self, config: NetworkConfig, length: int, popularity: Popularity, seed: int, device: str) -> None:
         """`popularity`: negatives are drawn by its counts, and targets that it has not counted do not teach the
         blend."""
-        super().__init__(config, length, device)
+        super().__init__(config, length, device, indexes=False)
         self._popularity, self._seed = popularity, seed
         self.rows = RowTable(ROWS, (config.dim,), torch.float32, device=device)
         self.adagrad = RowTable("trainer/item/adagrad", (), torch.float32, device=device)
-        initialise(self.dense, seed)
-        self.optimizer = adamw(self.dense, config)
+        self.encoder.initialise(self.dense, seed)
+        self.optimizer = adamw(self.dense, config, self.encoder.quick)
         self.negatives = NegativeSampler(config.negatives)
-        self.exemplars = Exemplars(config.replay_capacity, length)
+        self.exemplars = Exemplars(config.replay_capacity, self.places)
 
     @property
     def tables(self) -> list[RowTable]:
@@ -104,17 +104,18 @@ class LearningNetwork(Network):
         step = self._step(lesson, random)
         return self.descend(step, self.negatives.take(lesson.step), lesson)
 
-    def observe(self, examples: Examples) -> None:
+    def observe(self, examples: Examples, disliked: Examples) -> None:
         """Nothing: the network counts nothing."""
 
     def _step(self, lesson: Lesson, random: np.random.Generator) -> Step:
-        """The contexts to learn from: those that have a history. Adds the fresh ones to the exemplars.
+        """The contexts to learn from: those that have a history, of the lesson's share of events. Adds the fresh ones
+        to the exemplars.
 
         Fresh contexts whose target has been met before come first, and they alone teach the blend: a target that nobody
         had met has a count of 0, which would teach that popularity says little.
         """
         config = self.config
-        history, target, weight = _with_history(lesson.examples)
+        history, target, weight = self._with_history(_some(lesson.examples, lesson.share, random))
         old_history, old_target, old_weight = self.exemplars.draw(
             lesson.replay * len(target),
             random,
@@ -123,8 +124,8 @@ class LearningNetwork(Network):
             dropout=config.dropout,
         )
         self.exemplars.add(history, target, weight)
-        disliked = lesson.disliked if config.dislikes else Examples.none(history.shape[1])
-        bad_history, bad_target, bad_weight = _with_history(disliked)
+        disliked = _some(lesson.disliked, lesson.share, random) if config.dislikes else Examples.none(self.places)
+        bad_history, bad_target, bad_weight = self._with_history(disliked)
         met = self._popularity.has_met(target)
         order = np.argsort(~met, kind="stable")
         return Step(
@@ -140,6 +141,7 @@ class LearningNetwork(Network):
         """One gradient step, if it is finite, on the rows, the dense layers and the blend."""
         if not step.contexts.n:
             return Taught()
+        assert lesson.blend is not None, "where the network learns there is a blend"
         taught = Taught(fresh=step.fresh, replayed=step.replayed)
         size, device = self.rows.size, self.rows.data.device
         unique = unique_rows(size, step.contexts.rows, step.target, sample.rows)
@@ -159,6 +161,7 @@ class LearningNetwork(Network):
             step.weight,
             Sample(local[sample.rows], sample.log_expected),
             step.teaching,
+            self.encoder,
         )
         squared = sum(float(g.square().sum()) for g in (gradients.rows, gradients.dense.vector, gradients.blend.vector))
         if not (math.isfinite(gradients.loss) and math.isfinite(squared)):
@@ -172,6 +175,12 @@ class LearningNetwork(Network):
         lesson.blend.learn(gradients.blend)
         loss = gradients.loss / float(np.abs(step.weight).sum())
         return replace(taught, loss=loss)
+
+    def _with_history(self, examples: Examples) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
+        """History [n, `places`], item and weight of the examples whose history is not empty."""
+        history = examples.history[:, -self.places :]
+        full = (history >= 0).any(1)
+        return history[full], examples.item[full], examples.weight[full].astype(np.float32)
 
     # -- versions ------------------------------------------------------------------------------------------------------
 
@@ -202,17 +211,20 @@ class LearningNetwork(Network):
         self.optimizer.restore("trainer/network", state)
 
 
-def _with_history(examples: Examples) -> tuple[NDArray[np.int32], Index, NDArray[np.float32]]:
-    """History, item and weight of the examples whose history is not empty."""
-    full = (examples.history >= 0).any(1)
-    return examples.history[full], examples.item[full], examples.weight[full].astype(np.float32)
+def _some(examples: Examples, share: float, random: np.random.Generator) -> Examples:
+    """A share of the examples, rounded up, drawn at random and in their order. All of them draw no number."""
+    if share >= 1:
+        return examples
+    n = len(examples.item)
+    chosen = np.sort(random.permutation(n)[: math.ceil(share * n)])
+    return Examples(*(getattr(examples, column.name)[chosen] for column in fields(examples)))
 
 
-def adamw(dense: Parameters, config: NetworkConfig) -> AdamW:
-    """The optimizer of the dense parameters: layers decay, lag weights do not, and each kind has its own rate."""
+def adamw(dense: Parameters, config: NetworkConfig, quick: frozenset[str]) -> AdamW:
+    """The optimizer of the dense parameters: layers decay, `quick` ones do not, and each kind has its own rate."""
     rate, decay = dense.like(), dense.like()
     for name in rate.shapes:
-        layer = name.startswith(("in_", "out_"))
+        layer = name not in quick
         rate[name].fill_(config.dense_rate if layer else config.lag_rate)
         decay[name].fill_(config.decay if layer else 0.0)
     return AdamW.over(dense.vector, rate.vector, decay.vector)

@@ -18,6 +18,7 @@ from model_store.version import BatchRecord, Manifest
 from model_store.weights import TRAINER, State, Update
 from service.model.formats import as_flat, is_flat
 from service.training.configuration import config_of
+from service.training.effort import Effort
 from service.training.learner import Learner
 from service.training.progress import Progress
 
@@ -82,11 +83,12 @@ def rebuild(
         learner.limits = config_of(manifest).limits
         for record in manifest.batches:
             batch = read(record)
-            result = learner.learn(batch, int(record.replay))
+            effort = Effort.of(record)
+            result = learner.learn(batch, effort)
             if (target := record.weights_of_version) is not None:
                 learner.reset_weights(passed[target] if target in passed else state_of(target))
             try:
-                progress.add(batch, result, int(record.replay), target)
+                progress.add(batch, result, effort, target)
             except ValueError as error:
                 raise BrokenChain(f"version {manifest.version}: {error}", manifest.version) from None
         update = learner.drain()

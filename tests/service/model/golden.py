@@ -22,7 +22,7 @@ from consumers.records import OffsetRange
 from model_store.memory_store import MemoryStore
 from model_store.version import Manifest
 from service.training.restart.rebuild import OpenReader
-from tests.service.model.configs import small
+from tests.service.model.configs import ranked
 from tests.service.training.runs import RULES, Run, batches, hold, manifests, remembered
 from tests.service.training.streams import TYPES, micro_batch
 
@@ -97,7 +97,9 @@ def arithmetic() -> str:
 def write(path: Path, fed: Sequence[MicroBatch]) -> None:
     """Two lives of a trainer: all batches but the last one."""
     store, rules = MemoryStore(), dataclasses.replace(RULES, chain_limit=3)
-    config = small(negatives=16, dislikes=1.0, replay_capacity=60, replay_recent=20, max_items=45, max_users=30)
+    config = ranked(
+        network=True, negatives=16, dislikes=1.0, replay_capacity=60, replay_recent=20, max_items=45, max_users=30
+    )
     Run(store, rules=rules, config=config).go(fed[:5])
     Run(store, rules=rules, config=config, replay=2).go(fed[5:7])
     made = manifests(store)

@@ -16,18 +16,31 @@ from consumers.micro_batch import ItemChange, MicroBatch
 from model_store.codec import decode, encode
 from model_store.weights import State, Update
 from service.model import registry
-from service.model.channel import Channel, Examples
+from service.model.channel import BlendedChannel, Channel, Examples
+from service.model.channels.neighbours import Neighbours
 from service.model.config import ModelConfig
 from service.model.contexts import BUCKETS, Contexts
+from service.model.query import Pairs, Query
 from service.model.recommender import Recommender
+from service.training.effort import FULL
+from service.training.evaluation.measures import PairedSums
+from service.training.evaluation.prequential import Examined, lesson_of
+from service.training.evaluation.ranked import Ranked
 from service.training.learner import Learner
 from service.training.reference import Reference
 from tests.service.model import trial_channel
-from tests.service.model.configs import small
+from tests.service.model.configs import ranked, small
 from tests.service.training.streams import assert_same, in_batches, random_events, state_of
 
-BESIDE = {"popularity": (), "network": ("popularity",), "category": ("popularity", "network")}
-"""Channel -> the channels it is looked at beside."""
+BESIDE = {
+    "neighbours": (),
+    "popularity": (),
+    "network": ("popularity",),
+    "category": ("neighbours", "popularity"),
+}
+"""Channel -> the channels it is looked at beside, in a model with a ranker."""
+BLENDED = ("popularity", "network")
+"""The channels of models without a ranker, each looked at beside those before it."""
 LENGTH = 5
 
 
@@ -41,7 +54,8 @@ def test_no_channel_is_without_its_laws() -> None:
 
 
 def config_with(names: tuple[str, ...], **limits: int) -> ModelConfig:
-    config = small(**limits)
+    """With a ranker."""
+    config = ranked(network=True, **limits)
     sections = {name: config.channels.get(name, registry.KINDS[name].section()) for name in registry.KINDS}
     return dataclasses.replace(config, channels={n: section for n, section in sections.items() if n in names})
 
@@ -79,13 +93,29 @@ def histories(size: int, n: int = 30) -> np.ndarray:
     return np.random.default_rng(0).integers(-1, size, (n, LENGTH))
 
 
-def known(model: Recommender, name: str) -> bytes:
-    """All that a channel says: scores of every pair, and what it proposes."""
-    contexts = Contexts.of(histories(model.size))
-    rows = torch.arange(model.size).expand(contexts.n, -1)
+def query_of(model: Recommender, given: np.ndarray) -> Query:
+    rng = np.random.default_rng(1)
+    return model.query(given, now=np.full(len(given), 50.0), idle=rng.integers(-1, 9, len(given)).astype(np.float32))
+
+
+def every_pair(model: Recommender, query: Query) -> Pairs:
+    rows = np.tile(np.arange(model.size, dtype=np.int32), query.n)
+    return Pairs(rows, np.arange(query.n + 1) * model.size, np.zeros(len(rows), np.uint8))
+
+
+def described(model: Recommender, name: str, query: Query, pairs: Pairs) -> np.ndarray:
+    """[P, F] what a channel says of pairs."""
     channel = channel_of(model, name)
-    candidates = channel.candidates(contexts, 20, model.clock)
-    return channel.score(contexts, rows, model.clock).numpy().tobytes() + candidates.tobytes()
+    x = np.full((len(pairs.rows), len(channel.feature_names)), np.nan, np.float32)
+    channel.look(query).describe(pairs.rows, pairs.offsets, x)
+    return x
+
+
+def known(model: Recommender, name: str) -> bytes:
+    """All that a channel says: its features of every pair, and what it proposes."""
+    query = query_of(model, histories(model.size))
+    candidates = channel_of(model, name).look(query).candidates.tobytes()
+    return described(model, name, query, every_pair(model, query)).tobytes() + candidates
 
 
 def lists(model: Recommender) -> bytes:
@@ -158,16 +188,19 @@ def test_a_reset_puts_back_what_is_learned_by_gradient_and_nothing_else(name: st
 def test_only_what_the_traits_name_changes_by_gradient(name: str) -> None:
     """The gate's reference relies on it: all else it takes from the learner."""
     learner = trained(config_of(name))
-    reference = Reference(learner.recommender)
+    model, reference = learner.recommender, Reference(learner.recommender)
     reference.apply(learner.snapshot())
     reference.begin_batch()
-    events = np.arange(20)
-    contexts = Contexts.of(histories(learner.items.size, 20))
-    assert np.array_equal(reference.ranks(contexts, events), learner.recommender.ranks(contexts, events))
+    assert model.reranking is not None
+    query, item = query_of(model, histories(model.size, 20)), np.arange(20)
+    judged = model.reranking.judge(query, item)
+    assert np.array_equal(reference.judge(judged, query, item), judged.by_ranker)
     before = learner.snapshot()
-    item = np.arange(20)
-    events_of = Examples(item, item, np.ones(20), histories(learner.items.size, 20).astype(np.int32))
-    learner._teach(events_of, Examples.none(LENGTH), replay=1)
+    history = histories(learner.items.size, 20).astype(np.int32)
+    examples = Examples(item, item, item.astype(np.float64), np.ones(20), history)
+    lesson = lesson_of(judged.described, item, np.ones(20, np.bool_), np.zeros(20, np.bool_))
+    ranked_ones = Examined(Ranked(), PairedSums(), [lesson])
+    learner._teach(examples, Examples.none(LENGTH), FULL, ranked_ones)
     after = learner.snapshot()
     for table, rows in before.tables.items():
         if not reference.owns(table) and not table.startswith("trainer/"):
@@ -175,6 +208,8 @@ def test_only_what_the_traits_name_changes_by_gradient(name: str) -> None:
     for tensor, values in before.tensors.items():
         if not reference.owns(tensor) and not tensor.startswith("trainer/"):
             assert np.array_equal(values, after.tensors[tensor]), tensor
+    assert len(lesson.target)
+    assert not np.array_equal(before.tensors["ranker/linear"], after.tensors["ranker/linear"])
     if name == "network":
         assert not np.array_equal(before.tensors["network/out_bias"], after.tensors["network/out_bias"])
 
@@ -196,15 +231,22 @@ def test_numbers_are_finite_but_for_logarithms(name: str) -> None:
 
 def test_what_is_forgotten_leaves_no_reference(name: str) -> None:
     """A row that goes to another item: nothing that is said of the new one comes from the old one."""
-    learner = trained(config_of(name))
-    channel, rows = channel_of(learner.recommender, name), np.array([3, 7, 20])
+    learner, rows = trained(config_of(name)), np.array([3, 7, 20])
     virgin = Learner(config_of(name))
     virgin.items.add([learner.items.names.ids[row] for row in range(learner.items.size)], 0)
     virgin.recommender.resize(learner.items.size)
     learner._forget_items(rows)
-    contexts, clock = Contexts.of(np.full((1, LENGTH), -1)), learner.clock
-    of_new = channel_of(virgin.recommender, name).score(contexts, torch.from_numpy(rows)[None], clock)
-    assert torch.equal(channel.score(contexts, torch.from_numpy(rows)[None], clock), of_new)
+    pairs = Pairs(rows.astype(np.int32), np.array([0, 3]), np.zeros(3, np.uint8))
+    said = []
+    for model in (learner.recommender, virgin.recommender):
+        model.clock = learner.clock
+        model.changed()
+        said.append(described(model, name, query_of(model, np.full((1, LENGTH), -1)), pairs))
+    assert np.array_equal(said[0], said[1])
+    for channel in learner.channels:
+        if isinstance(channel, Neighbours):
+            slots = channel.neighbour_rows.item.array[: channel.neighbour_rows.item.size]
+            assert not np.isin(slots, rows).any()
 
 
 def test_a_copy_stands_alone(name: str) -> None:
@@ -218,7 +260,7 @@ def test_a_copy_stands_alone(name: str) -> None:
 
 
 def test_switched_off_it_leaves_no_trace_in_list_or_version(name: str) -> None:
-    without = config_with(tuple(n for n in BESIDE[name]))
+    without = config_with(BESIDE[name] or tuple({"neighbours", "popularity"} - {name}))
     learner, other = trained(without), trained(without)
     assert lists(learner.recommender) == lists(other.recommender)
     with_it, full = trained(config_of(name)), learner.snapshot()
@@ -229,12 +271,73 @@ def test_switched_off_it_leaves_no_trace_in_list_or_version(name: str) -> None:
     assert f'"{name}"' not in str(without.to_json()["channels"])
 
 
-# -- scores ------------------------------------------------------------------------------------------------------------
+# -- features ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_fast_path_over_all_items_is_the_score_of_each_pair(name: str) -> None:
+def test_features_are_finite_and_those_of_a_pair_depend_on_no_other(name: str) -> None:
     model = trained(config_of(name)).recommender
+    query = query_of(model, histories(model.size))
+    everything = described(model, name, query, every_pair(model, query))
+    assert np.isfinite(everything).all()
+    if name == "network":  # its second feature is a place among what it proposes
+        everything = everything[:, :1]
+    for b in (0, 5, 17):
+        some = np.array([4, model.size - 1, 9], np.int32)
+        alone = query_of(model, histories(model.size))
+        one = model.query(alone.histories[b : b + 1], now=alone.now[b : b + 1], idle=alone.idle[b : b + 1])
+        pairs = Pairs(some, np.array([0, 3]), np.zeros(3, np.uint8))
+        found = described(model, name, one, pairs)[:, : everything.shape[1]]
+        wanted = everything[b * model.size + some]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6 if name == "network" else 0)
+
+
+def test_candidates_may_be_listed_each_once(name: str) -> None:
+    model = trained(config_of(name)).recommender
+    shut = np.zeros(model.size, np.bool_)
+    shut[::3] = True
+    found = channel_of(model, name).look(model.query(histories(model.size), exclude=shut)).candidates
+    assert found.dtype == np.int32
+    for of_one in found:
+        real = of_one[of_one >= 0]
+        assert len(set(real.tolist())) == len(real)
+        assert (real < model.size).all()
+    listed, _ = model.top_k(histories(model.size), 20, exclude=shut)
+    assert not np.isin(listed[listed >= 0], np.flatnonzero(shut)).any()
+
+
+def test_a_list_made_alone_is_the_list_made_among_others(name: str) -> None:
+    """Bit for bit: so a scorer and a trainer, which ask in groups of other sizes, make the same list."""
+    model = trained(config_of(name)).recommender
+    given = histories(model.size, 70)
+    rows, scores = model.top_k(given, 20)
+    for b in (0, 1, 63, 64, 69):
+        alone, values = model.top_k(given[b : b + 1], 20)
+        if name == "network":  # whose products depend on how many there are
+            np.testing.assert_allclose(values[0], scores[b], rtol=1e-4, atol=1e-5)
+            continue
+        assert np.array_equal(alone[0], rows[b])
+        assert np.array_equal(values[0], scores[b])
+
+
+def test_a_trial_channel_counts_in_lists_and_the_ranker_learns_how_much() -> None:
+    """One file, one line, one section: nothing else knows of it."""
+    learner = trained(config_of("category"))
+    reranking = learner.recommender.reranking
+    assert reranking is not None
+    weight = reranking.ranker.weights["linear"][reranking.features.column("category.lately"), 0]
+    assert float(weight) != 0.0
+    assert lists(learner.recommender) != lists(trained(config_with(("neighbours", "popularity"))).recommender)
+    assert registry.parse(learner.config.to_json()) == learner.config
+
+
+# -- models without a ranker -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BLENDED)
+def test_the_fast_path_over_all_items_is_the_score_of_each_pair(name: str) -> None:
+    model = trained(small()).recommender
     channel = channel_of(model, name)
+    assert isinstance(channel, BlendedChannel)
     contexts = Contexts.of(histories(model.size))
     generator = torch.Generator().manual_seed(0)
     weights = torch.rand(BUCKETS, channel.width, generator=generator)
@@ -257,31 +360,7 @@ def test_the_fast_path_over_all_items_is_the_score_of_each_pair(name: str) -> No
     torch.testing.assert_close(part[:, : model.size - 32], common[:, 32 : model.size][:, :32], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 7, 200])
-def test_candidates_are_the_best_it_knows_each_once(name: str, n: int) -> None:
-    model = trained(config_of(name)).recommender
-    channel, given = channel_of(model, name), histories(model.size)
-    contexts = Contexts.of(given)
-    found = channel.candidates(contexts, n, model.clock)
-    assert found.shape == (contexts.n, n)
-    assert found.dtype == np.int64
-    scores = channel.score(contexts, torch.arange(model.size).expand(contexts.n, -1), model.clock)[:, :, 0].numpy()
-    for b in range(contexts.n):
-        real = found[b][found[b] >= 0]
-        assert (found[b][len(real) :] == -1).all()
-        assert len(set(real.tolist())) == len(real)
-        assert (real < model.size).all()
-        assert (np.diff(scores[b, real]) <= 1e-6).all()
-        if len(real):
-            others = np.setdiff1d(np.arange(model.size), real)
-            assert not len(others) or len(real) < n or scores[b, others].max() <= scores[b, real].min() + 1e-6
-
-
-def test_a_trial_channel_counts_in_lists_and_the_ranker_learns_how_much() -> None:
-    """One file, one line, one section: nothing else knows of it."""
-    learner = trained(config_of("category"))
-    prior = learner.recommender.blend.parameters["prior"]
-    assert prior.shape == (BUCKETS, 3)  # two half-lives of popularity, and the category
-    assert len(set(prior[:, 2].tolist())) > 1
-    assert lists(learner.recommender) != lists(trained(config_with(("popularity", "network"))).recommender)
-    assert registry.parse(learner.config.to_json()) == learner.config
+def test_a_channel_that_the_blend_cannot_add_up_needs_a_ranker() -> None:
+    config = dataclasses.replace(config_of("neighbours"), ranker=None)
+    with pytest.raises(registry.UnknownConfig, match="neighbours needs a ranker"):
+        Learner(config)

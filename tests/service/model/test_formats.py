@@ -18,7 +18,7 @@ from service.model.recommender import Recommender
 from service.model.registry import parse
 from service.training.configuration import config_digest, config_of
 from service.training.learner import Learner
-from tests.service.model.configs import small
+from tests.service.model.configs import ranked, small
 from tests.service.model.golden import GOLDEN, Model, arithmetic
 from tests.service.training.runs import Run, manifests, prove
 
@@ -36,6 +36,7 @@ MEANT = {
         **FIELDS, remember_unlisted=False, event_weights={kind: DEFAULT_EVENT_WEIGHTS[kind] for kind in TYPES_THEN}
     ),
     "sections": small(**FIELDS, dislikes=1.0),
+    "ranker": ranked(network=True, **FIELDS, dislikes=1.0),
 }
 LIMITED = small(**FIELDS)  # a trainer of this release, with the event types that came since
 
@@ -96,7 +97,7 @@ def test_it_goes_on_and_the_first_version_of_its_own_is_a_snapshot(model: Model)
         assert made[0].kind == "snapshot"
     assert not is_flat(made[0].config)
     assert made[-1].events_trained == newest.events_trained + 20
-    again.learn(model.fed[7], 1)
+    again.learn(model.fed[7])
     left, right = load(store, made[-1].version), again.snapshot()
     for name, rows in right.tables.items():
         assert np.array_equal(np.asarray(left.table(name)), np.asarray(rows.values), equal_nan=False), name

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.model.blend import Blend
 from service.model.config import BlendConfig
 from service.model.contexts import Contexts
-from service.model.encoders.decay import decay_parameters, normalise
+from service.model.encoders.decay import decay_parameters
+from service.model.encoders.directions import normalise
 from service.model.losses import CHUNK, Sample, sampled_softmax, stable_order
 from service.model.parameters import Parameters
-from service.model.ranker import Blend
 
 DIM, LENGTH, FEATURES = 6, 5, 2
 

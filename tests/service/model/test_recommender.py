@@ -4,12 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.weights import Rows, Update
+from service.model.catalogue_scores import NEVER, CatalogueScores
 from service.model.contexts import BUCKETS, Contexts
-from service.model.recommender import NEVER, Recommender
+from service.model.recommender import Recommender
 from tests.service.model.configs import small
 
 DIM, LENGTH, HIDDEN = 4, 3, 5
 CONFIG = small(dim=DIM, length=LENGTH, hidden=HIDDEN, half_lives=(10.0, 100.0))
+
+
+def catalogue_of(model: Recommender) -> CatalogueScores:
+    assert model.catalogue is not None
+    return model.catalogue
 
 
 def full_update(n: int, seed: int = 0, *, listable: np.ndarray | None = None, ids: list[str] | None = None) -> Update:
@@ -75,7 +81,8 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
         assert np.isin(rows[b][real], allowed).all()
         assert (scores[b][~real] == 0).all()
     if users and n:  # the best are the best, by the plain way
-        plain = model.scores(Contexts.of(np.pad(histories, ((0, 0), (LENGTH, 0)), constant_values=-1)[:, -LENGTH:]))
+        padded = np.pad(histories, ((0, 0), (LENGTH, 0)), constant_values=-1)[:, -LENGTH:]
+        plain = catalogue_of(model).scores(Contexts.of(padded))
         dense = plain.numpy()[:, :n].copy()
         for b in range(users):
             dense[b, exclude] = NEVER
@@ -86,7 +93,7 @@ def test_laws_of_top_k(n: int, users: int, k: int, width: int, closed: float, se
 
 @pytest.mark.parametrize("strip", [1, 20 * 64, 1 << 18])
 def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.model.recommender.STRIP", strip)
+    monkeypatch.setattr("service.model.catalogue_scores.STRIP", strip)
     model = Recommender(CONFIG)
     model.apply(full_update(200))
     histories = np.random.default_rng(1).integers(-1, 200, (20, LENGTH))
@@ -94,25 +101,25 @@ def test_ranks_agree_with_lists(strip: int, monkeypatch: pytest.MonkeyPatch) -> 
     rows, _ = model.top_k(histories, 200)
     for first in range(10):
         target = (np.arange(20) * 7 + first * 6) % 200
-        ranks = model.ranks(Contexts.of(histories), target)
+        ranks = catalogue_of(model).ranks(Contexts.of(histories), target)
         assert ranks.tolist() == [rows[b].tolist().index(t) for b, t in enumerate(target)]
 
 
 @pytest.mark.parametrize("strip", [1, 1 << 18])
 def test_of_equal_scores_the_lower_row_comes_first(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.model.recommender.STRIP", strip)
+    monkeypatch.setattr("service.model.catalogue_scores.STRIP", strip)
     model = Recommender(CONFIG)
     update = full_update(100)
     counts = Rows(np.arange(100), np.full((100, 2), -np.inf), 100)
     model.apply(Update(full=True, tables={**update.tables, "item/popularity": counts}, tensors=update.tensors))
     nobody = Contexts.of(np.full((4, LENGTH), -1))
-    assert model.ranks(nobody, np.array([0, 31, 32, 99])).tolist() == [0, 31, 32, 99]
+    assert catalogue_of(model).ranks(nobody, np.array([0, 31, 32, 99])).tolist() == [0, 31, 32, 99]
 
 
 def test_a_target_that_may_not_be_listed_is_missed() -> None:
     model = Recommender(CONFIG)
     model.apply(full_update(40, listable=(np.arange(40) != 3).astype(np.uint8)))
-    assert model.ranks(Contexts.of(np.array([[-1, 3, 3]])), np.array([3]))[0] > 10**6
+    assert catalogue_of(model).ranks(Contexts.of(np.array([[-1, 3, 3]])), np.array([3]))[0] > 10**6
 
 
 def test_deltas_change_what_they_name() -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from consumers.micro_batch import ItemChange
 from model_store.weights import Array, State, Update
-from service.model.channel import Channel, Examples, Lesson, Taught, Traits
+from service.model.channel import Channel, Examples, Lesson, Look, Taught, Traits
 from service.model.config import Positive, Section
 from service.model.contexts import Contexts
+from service.model.query import Query
 from service.model.registry import Kind
 from service.model.row_table import IdTable, RowTable
 from service.model.selection import best_rows
@@ -32,6 +33,9 @@ class CategoryLately:
     name = "category"
     width = 1
     personal = False
+    renews = True
+    feature_names = ("lately",)
+    leading = 0
     traits = Traits(logarithms=frozenset({"category/count"}))
 
     def __init__(self, config: CategoryConfig, device: str = "cpu") -> None:
@@ -59,9 +63,11 @@ class CategoryLately:
             if (changed := update.tables.get(table.name)) is not None:
                 table.apply(changed)
 
-    def candidates(self, contexts: Contexts, n: int, clock: int) -> Index:
-        every = self._known(torch.arange(self.of_item.size), clock)
-        return np.repeat(best_rows(every.unsqueeze(0), n, least=FLOOR), contexts.n, axis=0)
+    def look(self, query: Query) -> Look:
+        every = self._known(torch.arange(self.of_item.size), query.clock)
+        every[torch.from_numpy(query.shut)] = FLOOR
+        best = best_rows(every.unsqueeze(0), 20, least=FLOOR).astype(np.int32)
+        return _Looked(self, query, np.repeat(best, query.n, axis=0))
 
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         return self._known(rows.reshape(-1), clock).view(*rows.shape, 1)
@@ -92,7 +98,7 @@ class CategoryLately:
     def learn(self, lesson: Lesson) -> Taught:
         return Taught()
 
-    def observe(self, examples: Examples) -> None:
+    def observe(self, examples: Examples, disliked: Examples) -> None:
         of = self.of_item.array[examples.item]
         for category in np.unique(of[of >= 0]).tolist():
             added = np.logaddexp.reduce(self._rate * examples.time[of == category])
@@ -110,6 +116,15 @@ class CategoryLately:
         of = self.of_item.data.index_select(0, rows).long()
         counts = (self.count.data - self._rate * clock).clamp(min=FLOOR)
         return torch.where(of >= 0, counts[of.clamp(min=0)], FLOOR).float()
+
+
+class _Looked:
+    def __init__(self, channel: CategoryLately, query: Query, candidates: NDArray[np.int32]) -> None:
+        self.candidates, self.reserve = candidates, np.empty(0, np.int32)
+        self._channel, self._query = channel, query
+
+    def describe(self, rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]) -> None:
+        out[:, 0] = self._channel._known(torch.from_numpy(rows.astype(np.int64)), self._query.clock).numpy()
 
 
 KIND = Kind(

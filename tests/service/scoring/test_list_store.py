@@ -145,7 +145,7 @@ def test_items_leave_lists_and_nothing_else_changes(
     lists.write_lists([before])
     kept, rest = list(items), json.loads(before.raw)
     for gone in data.draw(st.lists(st.lists(ids | st.sampled_from([*items, "x"]), max_size=3), max_size=4)):
-        assert lists.take_out([(user, gone)]) == bool(set(gone) & set(kept))
+        assert lists.take_out(HERE, [(user, gone)]) == bool(set(gone) & set(kept))
         kept = [item for item in kept if item not in gone]
         raw = lists.read_list(user)
         assert raw is not None
@@ -159,9 +159,9 @@ def test_items_leave_only_lists_that_hold_them(lists: ListStore) -> None:
     lists.write_lists([UserList("junk", [], b'no {"item_id":"x", list', [HERE])])
     lists.write_default(of("", "x", "y").raw)
     users = [*(f"u{n}" for n in range(500)), "junk", "nobody"]
-    assert lists.take_out([(user, ["y"]) for user in users]) == 250
-    assert lists.take_out([(user, ["y"]) for user in users]) == 0
-    assert lists.take_out([]) == 0
+    assert lists.take_out(HERE, [(user, ["y"]) for user in users]) == 250
+    assert lists.take_out(HERE, [(user, ["y"]) for user in users]) == 0
+    assert lists.take_out(HERE, []) == 0
     assert lists.read_list("junk") == b'no {"item_id":"x", list'
     assert lists.read_list("nobody") is None
     assert lists.take_out_of_default(["z", "x", "y"]) == 1
@@ -206,7 +206,7 @@ def test_every_command_touches_one_key(connection: RedisConnection, monkeypatch:
     lists.write_default(b"1")
     for where in (HERE, THERE):
         for users, entries in lists.index(where):
-            lists.take_out([(user, ["x"]) for user in users])
+            lists.take_out(where, [(user, ["x"]) for user in users])
             lists.drop_entries(where, list(zip(users, entries, strict=True)))
         lists.note_active(where, [("a", 1), ("b", 2)], 0)
         lists.recently_active(where, 0, 9)
@@ -225,7 +225,7 @@ def test_redis_away_is_said_so() -> None:
         lambda: lists.save_histories([Saved("u", b"", b"0" * 16, history(1))]),
         lambda: lists.write_lists([of("u", "x")]),
         lambda: next(lists.index(HERE)),
-        lambda: lists.take_out([("u", ["x"])]),
+        lambda: lists.take_out(HERE, [("u", ["x"])]),
         lambda: lists.recently_active(HERE, 0, 1),
     ):
         with pytest.raises(StoreUnavailable):

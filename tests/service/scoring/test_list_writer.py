@@ -170,7 +170,7 @@ def test_a_list_is_in_the_index_of_each_partition_that_its_users_events_are_in(d
     desk.write()
     assert desk.indexed() == {"t:listed:events:0": {"a", "b", "c"}, "t:listed:events:1": {"b"}}
     best = desk.items("a")[0]
-    assert desk.lists.take_out([("a", [best])]) == 1
+    assert desk.lists.take_out(HERE, [("a", [best])]) == 1
     (_, [entry]) = next(desk.lists.index(THERE))
     assert Holders(desk.items("b")).among([entry])[0] == desk.items("b")
 

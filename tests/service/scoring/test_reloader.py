@@ -19,8 +19,7 @@ from service.metrics import ScorerMetrics
 from service.model.recommender import Recommender
 from service.scoring.reloader import Reloader
 from service.training.learner import Learner
-from tests.service.model.configs import small
-from tests.service.scoring.worlds import CONFIG, Trainer, scores
+from tests.service.scoring.worlds import CONFIG, Trainer, configured, scores
 
 
 class World:
@@ -148,7 +147,7 @@ def test_whatever_is_damaged_the_weights_are_one_published_version(world: World,
     """Damage, rollbacks and retired versions, and a trainer that forgets items, deletes some and repeats itself."""
     rng = np.random.default_rng(seed)
     trainer, store = world.trainer, world.store
-    trainer.learner = Learner(small(negatives=16, hidden=8, length=20, max_items=120))
+    trainer.learner = Learner(configured(max_items=120))
     published: dict[int, bytes] = {}
     manifests: list[Manifest] = []
 
@@ -209,7 +208,8 @@ def bits_of(recommender: Recommender) -> bytes:
     size = recommender.size
     tensors = [tensor for channel in recommender.channels for tensor in channel.tensors.values()]
     tables = [np.asarray(table.snapshot().values) for channel in recommender.channels for table in channel.tables]
-    every = [recommender.items.listable.array[:size], *tables, *tensors, *recommender.blend.tensors.values()]
+    weighing = [tensor for part in recommender._weighing for tensor in part.tensors.values()]
+    every = [recommender.items.listable.array[:size], *tables, *tensors, *weighing]
     return (
         b"".join(array.tobytes() for array in (*every, scores(recommender)))
         + repr((recommender.ids, recommender.clock)).encode()
@@ -219,7 +219,7 @@ def bits_of(recommender: Recommender) -> bytes:
 def test_forgotten_and_deleted_items_leave_every_way(world: World) -> None:
     """Who follows deltas, who loads a snapshot and the trainer agree on rows that were freed and given to others."""
     trainer = world.trainer
-    trainer.learner = Learner(small(negatives=16, hidden=8, length=20, max_items=50))
+    trainer.learner = Learner(configured(max_items=50))
     reused = 0
     ids: list[str] = []
     for step in range(12):
@@ -356,7 +356,8 @@ def test_a_snapshot_that_changes_nothing_costs_nothing() -> None:
     served = world.reloader.served
     assert served is not None
     scores(served.recommender)
-    common = served.recommender._common
+    shut = served.recommender._shut
+    assert shut is not None
     fetched = store.fetched
     again = world.trainer.repeat(through=7)
     assert world.reloader.check()
@@ -365,7 +366,7 @@ def test_a_snapshot_that_changes_nothing_costs_nothing() -> None:
     assert world.metrics.registry.get_sample_value("tidemill_model_version") == 4
     assert world.health.report()[1]["model_version"] == 4
     assert store.fetched == fetched
-    assert served.recommender._common is common  # what scoring had worked out still holds
+    assert served.recommender._shut is shut  # what scoring had worked out still holds
     assert world.exact()
     for step in range(4):  # and both copies go on from there
         world.trainer.step()

@@ -107,7 +107,7 @@ def test_lists_at_rest_lose_what_was_deleted(world: World) -> None:
     world.item(best[1], available=False)
     worker.turn()
     assert worker.items("a") == best
-    assert worker.sweeper.sweep() == 2  # and the one for everybody else
+    assert worker.sweeper.sweep() >= 2  # and the one for everybody else, and what goes with each item
     assert worker.items("a") == best[2:]
 
 
@@ -539,7 +539,7 @@ def test_a_low_rating_by_the_live_version_s_scale_takes_its_item_out_of_the_list
     world.trainer.learner = learner
     world.trainer.learn(200)
     world.trainer.publish(snapshot=True)
-    worker = started(world, top_k=100)
+    worker = started(world, top_k=100, history_length=20)
     world.act("b", "i1")
 
     def reflected() -> int:

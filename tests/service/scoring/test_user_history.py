@@ -116,6 +116,7 @@ def test_the_stored_form_is_json_for_people() -> None:
         "hidden": ["i1"],
         "disliked": [],
         "last_event_ms": NOW_MS + 5,
+        "last_item_ms": 1767600000000,
         "log": "",
     }
 
@@ -124,7 +125,8 @@ def test_the_stored_form_is_json_for_people() -> None:
     ("form", "keys", "disliked"),
     [
         (0, ["e-1", "é-2"], []),  # kept event ids, and no dislikes
-        (1, ["e-1", None, None, "é-2"], ["i9"]),
+        (1, ["e-1", None, None, "é-2"], ["i9"]),  # without the time of the latest item
+        (2, ["e-1", None, None, "é-2"], ["i9"]),
     ],
 )
 def test_every_form_ever_stored_is_read(form: int, keys: list[str | None], disliked: list[str]) -> None:
@@ -139,11 +141,12 @@ def test_every_form_ever_stored_is_read(form: int, keys: list[str | None], disli
         hidden=["i3"],
         disliked=disliked,
         last_event_ms=1_767_607_200_123,
+        last_item_ms=1_767_607_200_000 if form == 2 else None,
         log="cluster/topic",
     )
     written = history.encode(STAMP)
     assert decode_history(written)[1] == history
-    assert (written == raw) == (form == 1)  # today's
+    assert (written == raw) == (form == 2)  # today's
     assert not take(history, event(event_id="e-1"), 100)
 
 

@@ -1,6 +1,7 @@
 """Small real models in a store in memory, and lists to look at."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -14,13 +15,21 @@ from model_store.codec import encode
 from model_store.memory_store import MemoryStore
 from model_store.version import BatchRecord, KafkaIds, Manifest, timestamp
 from model_store.weights import Update
-from service.model.contexts import Contexts
+from service.model.config import ModelConfig
 from service.model.recommender import Recommender
 from service.training.learner import Learner
-from tests.service.model.configs import LOGARITHMS, small
+from tests.service.model.configs import LOGARITHMS, ranked
 from tests.service.training.streams import micro_batch, random_events
 
-CONFIG = small(negatives=16, hidden=8, length=20)
+
+def configured(**fields: Any) -> ModelConfig:
+    """A small new model, which lists every item there is; with other values for fields of its sections."""
+    config = ranked(length=20, **fields)
+    assert config.ranker is not None
+    return dataclasses.replace(config, ranker=config.ranker.model_copy(update={"candidates": 200}))
+
+
+CONFIG = configured()
 
 
 class Trainer:
@@ -95,11 +104,11 @@ def _much_learned() -> Learner:
 
 
 def scores(recommender: Recommender) -> NDArray[np.float32]:
-    """[8, C] of eight random histories."""
+    """[2, 8, C] the lists of eight random histories: rows and scores of all candidates."""
     rng = np.random.default_rng(1)
     histories = rng.integers(-1, recommender.size, size=(8, recommender.history_length))
-    found: NDArray[np.float32] = recommender.scores(Contexts.of(histories.astype(np.int64))).numpy()
-    return found[:, : recommender.size]
+    rows, values = recommender.top_k(histories.astype(np.int64), recommender.size)
+    return np.stack([rows.astype(np.float32), values])
 
 
 def items_of(raw: bytes | None) -> list[str]:

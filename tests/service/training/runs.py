@@ -4,7 +4,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,10 +34,16 @@ from service.training.restart.rebuild import OpenReader, ReadBatch
 from service.training.restart.resume import begin
 from service.training.restart.verify import Proof, route_to, verify
 from service.training.trainer import Trainer
-from tests.service.model.configs import LOGARITHMS, small
+from tests.service.model.configs import LOGARITHMS, ranked
 from tests.service.training.streams import TYPES, micro_batch, random_events
 
-CONFIG = small(negatives=16)
+
+def configured(**fields: Any) -> ModelConfig:
+    """A new model with every channel, so that every table and tensor there is takes part."""
+    return ranked(network=True, **({"negatives": 16} | fields))
+
+
+CONFIG = configured()
 DIGEST = config_digest(CONFIG)
 KAFKA = KafkaIds(cluster_id="cluster", topics={"events": "first"})
 RULES = PublisherRules(

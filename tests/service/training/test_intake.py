@@ -193,9 +193,10 @@ def test_what_was_before_an_event_does_not_depend_on_where_batches_begin(seed: i
 
     def taken(size: int) -> dict[str, bytes]:
         taker = Taker()
-        parts = [
-            taker.take(micro_batch(events[at : at + size], keys=keys[at : at + size]))[1] for at in range(0, 60, size)
-        ]
+        parts = []
+        for at in range(0, 60, size):
+            batch = micro_batch(events[at : at + size], keys=keys[at : at + size])
+            parts.append(taker.take(dataclasses.replace(batch, ts=1000 * (at + batch.ts)))[1])
         assert taker.clock == len(set(keys))
         columns = {field.name for field in dataclasses.fields(Events)} - {"accepted", "duplicates", "place", "disliked"}
         found = {name: np.concatenate([getattr(part, name) for part in parts]).tobytes() for name in columns}

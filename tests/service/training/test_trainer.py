@@ -29,6 +29,7 @@ from service.model.losses import Sample
 from service.process import Fatal
 from service.settings import TrainerSettings
 from service.training import main, refused_letters, trainer
+from service.training.effort import FULL, Effort
 from service.training.feed import RESTARTS_IN_A_ROW
 from service.training.heartbeat import KILLED_AFTER_S
 from service.training.learner import LearnResult
@@ -37,9 +38,9 @@ from service.training.publishing.submission import Outcome as Published
 from service.training.publishing.submission import Submission
 from service.training.reference import Reference
 from service.training.trainer import RECEIVE_S, SKIPPED_IN_A_ROW
-from tests.service.model.configs import network_of, small
+from tests.service.model.configs import network_of
 from tests.service.training import runs
-from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, hold, manifests, rejects
+from tests.service.training.runs import CONFIG, KAFKA, FakeFeeder, Run, batches, configured, hold, manifests, rejects
 from tests.service.training.streams import assert_same
 
 HERE = TopicPartition("events", 0)
@@ -208,8 +209,8 @@ def test_fewer_skipped_batches_leave_the_weights_alone(monkeypatch: pytest.Monke
     run = Run(MemoryStore())
     learn, calls = run.learner.learn, iter([True, True, False, True, True, False])
 
-    def sometimes(batch: MicroBatch, replay: int = 1, reference: Reference | None = None) -> LearnResult:
-        result = learn(batch, replay, reference)
+    def sometimes(batch: MicroBatch, effort: Effort = FULL, reference: Reference | None = None) -> LearnResult:
+        result = learn(batch, effort, reference)
         return dataclasses.replace(result, taught=Taught(skipped=True)) if next(calls) else result
 
     monkeypatch.setattr(run.learner, "learn", sometimes)
@@ -482,7 +483,7 @@ def test_the_lag_and_less_replay_when_far_behind(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_batch_beyond_the_limits_is_learned_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    run = Run(MemoryStore(), config=small(negatives=16, max_items=3, max_users=3)).go(batches(3))
+    run = Run(MemoryStore(), config=configured(max_items=3, max_users=3)).go(batches(3))
     assert run.progress.trained_through == {HERE: 60}
     assert run.metric("events_trained_total") == 60
     said = [record.getMessage() for record in caplog.records if "rows are in use" in record.getMessage()]

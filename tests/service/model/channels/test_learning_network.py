@@ -33,10 +33,12 @@ class World:
         model, channels = Recommender.to_learn_in(SMALL)
         model.resize(len(IDS))
         every = np.arange(len(IDS))
-        once = Examples(every, every, np.ones(len(IDS)), np.full((len(IDS), LENGTH), -1, np.int32))
+        once = Examples(
+            every, every, every.astype(np.float64), np.ones(len(IDS)), np.full((len(IDS), LENGTH), -1, np.int32)
+        )
         for channel in channels:
             channel.begin(every, IDS)
-            channel.observe(once)
+            channel.observe(once, Examples.none(LENGTH))
         model.clock = len(IDS)
         (network,) = [channel for channel in channels if isinstance(channel, LearningNetwork)]
         return cls(model, network)
@@ -47,6 +49,7 @@ class World:
         return self.network.descend(step, sample, lesson)
 
     def everything(self) -> dict[str, bytes]:
+        assert self.model.blend is not None
         tensors = {**self.network.tensors, **self.model.blend.tensors, **self.model.blend.trainer_tensors}
         tables = (self.network.rows, self.network.adagrad, self.network.unit)
         found = {name: tensor.tobytes() for name, tensor in tensors.items()}
@@ -91,6 +94,7 @@ def test_a_step_changes_the_rows_that_take_part_and_says_so() -> None:
     changed = (network.rows.data != rows).any(1)
     assert np.flatnonzero(changed.numpy()).tolist() == part
     assert np.flatnonzero(network.adagrad.data.numpy()).tolist() == part
+    assert world.model.blend is not None
     assert network.optimizer.steps == world.model.blend.optimizer.steps == 1
 
 
@@ -180,7 +184,8 @@ def test_a_dislike_pushes_its_item_down_for_whom_it_concerns() -> None:
             learner.learn(micro_batch([*first, *then], first_key=1 + 10 * n))
         latest = learner.items.rows_of(["a", "x"])[:, None]
         contexts = Contexts.of(np.pad(latest, ((0, 0), (4, 0)), constant_values=-1))
-        of_c = learner.recommender.scores(contexts)[:, learner.items.rows_of(["c"])[0]]
+        assert learner.recommender.catalogue is not None
+        of_c = learner.recommender.catalogue.scores(contexts)[:, learner.items.rows_of(["c"])[0]]
         scores[dislikes] = of_c.tolist()
     (by_a, by_x), (disliked_by_a, liked_by_x) = scores[0.0], scores[1.0]
     assert disliked_by_a < by_a - 1

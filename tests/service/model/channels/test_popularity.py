@@ -9,7 +9,7 @@ from service.model.channels.popularity import FLOOR, Popularity, PopularityConfi
 
 
 def examples(rows: np.ndarray, times: np.ndarray, weights: np.ndarray) -> Examples:
-    return Examples(rows, times, weights, history=np.full((len(rows), 1), -1, np.int32))
+    return Examples(rows, times, times.astype(np.float64), weights, history=np.full((len(rows), 1), -1, np.int32))
 
 
 @given(
@@ -24,7 +24,7 @@ def test_forward_decay_is_decay(events: list[tuple[int, int, float]], batch: int
     ordered = sorted(events, key=lambda e: e[1])
     for i in range(0, len(ordered), batch):
         rows, times, weights = (np.array(c) for c in zip(*ordered[i : i + batch], strict=True))
-        popularity.observe(examples(rows, times + start, weights.astype(np.float64)))
+        popularity.observe(examples(rows, times + start, weights.astype(np.float64)), Examples.none(1))
     now = start + 50
     for item in range(6):
         for k, half_life in enumerate(half_lives):
@@ -43,5 +43,33 @@ def test_only_the_rows_of_events_are_touched() -> None:
     popularity = Popularity(PopularityConfig(half_lives=(10.0,)))
     popularity.resize(1000)
     popularity.table.drain()
-    popularity.observe(examples(np.array([3, 7, 3]), np.array([0, 1, 2]), np.ones(3)))
+    popularity.observe(examples(np.array([3, 7, 3]), np.array([0, 1, 2]), np.ones(3)), Examples.none(1))
     assert popularity.table.drain().index.tolist() == [3, 7]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1e9)), min_size=1, max_size=40), st.integers(1, 7))
+def test_events_of_an_item_are_how_many_the_first_and_the_last(events: list[tuple[int, float]], batch: int) -> None:
+    """[n] how many, the event clock of the first, the time of the last; wherever batches are cut."""
+    popularity = Popularity(PopularityConfig(half_lives=(10.0,), events=True))
+    popularity.resize(6)
+    clock = np.arange(3, 3 + len(events))
+    for i in range(0, len(events), batch):
+        part = slice(i, i + batch)
+        rows, ts = (np.array(column) for column in zip(*events[part], strict=True))
+        history = np.full((len(rows), 1), -1, np.int32)
+        popularity.observe(Examples(rows, clock[part], ts, np.ones(len(rows)), history), Examples.none(1))
+    for item in range(6):
+        mine = [(int(at), ts) for at, (row, ts) in zip(clock, events, strict=True) if row == item]
+        wanted = [len(mine), mine[0][0], mine[-1][1]] if mine else [0, 0, 0]
+        assert popularity.events.array[item].tolist() == wanted
+    popularity.forget(np.array([2, 4]))
+    assert not popularity.events.array[[2, 4]].any()
+
+
+def test_what_is_disliked_is_no_event() -> None:
+    popularity = Popularity(PopularityConfig(half_lives=(10.0,), events=True))
+    popularity.resize(4)
+    one = examples(np.array([3]), np.array([0]), np.ones(1))
+    popularity.observe(Examples.none(1), one)
+    assert not popularity.events.array.any()
+    assert np.isneginf(popularity.table.array[:4]).all()

@@ -13,8 +13,7 @@ from model_store.weights import State
 from service.training.learner import Learner
 from service.training.progress import Progress
 from service.training.restart.rebuild import rebuild, resets
-from tests.service.model.configs import small
-from tests.service.training.runs import CONFIG, RULES, Run, batches, doctor, manifests, remembered
+from tests.service.training.runs import CONFIG, RULES, Run, batches, configured, doctor, manifests, remembered
 from tests.service.training.streams import assert_same
 
 FED = batches(10)
@@ -69,7 +68,7 @@ def test_only_what_is_for_readers_says_whether_it_is_the_same() -> None:
 def test_limits_are_those_of_each_version_and_each_is_prepared_for() -> None:
     store = MemoryStore()
     for n, limit in enumerate((40, 24)):
-        Run(store, config=small(negatives=16, max_items=limit)).go(FED[3 * n : 3 * n + 3])
+        Run(store, config=configured(max_items=limit)).go(FED[3 * n : 3 * n + 3])
     learner, way, seen = Learner(CONFIG), manifests(store), list[tuple[int, int | None, int]]()
     prepared: list[int] = []
     for step in rebuild(

@@ -22,7 +22,6 @@ from service.training.configuration import config_digest, config_of, model_confi
 from service.training.restart.rebuild import ReadBatch
 from service.training.restart.resume import Beginning
 from service.training.restart.resume import begin as begin_with
-from tests.service.model.configs import small
 from tests.service.training.runs import (
     CONFIG,
     DIGEST,
@@ -31,6 +30,7 @@ from tests.service.training.runs import (
     RULES,
     Run,
     batches,
+    configured,
     doctor,
     manifests,
     prove,
@@ -248,7 +248,7 @@ def test_events_that_have_expired_cannot_be_learned_again(caplog: pytest.LogCapt
 
 def test_what_is_published_anew_was_learned_within_the_limits_it_tells(caplog: pytest.LogCaptureFixture) -> None:
     """A manifest tells the limits once, for all its batches."""
-    bounded = small(negatives=16, max_items=30)
+    bounded = configured(max_items=30)
     store = sparse(4)
     run = Run(store, rules=SPARSE, config=bounded, log=KAFKA_LOG)  # nothing has to be published anew
     assert (relearned(run), run.beginning.standing.parent) == ((4, 0), 5)
@@ -298,7 +298,7 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
     store, _ = trained(2)
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        run = Run(store, config=small(negatives=16, max_items=30), torch="9.9", threads=64)
+        run = Run(store, config=configured(max_items=30), torch="9.9", threads=64)
     (line,) = [record.getMessage() for record in caplog.records if "otherwise" in record.getMessage()]
     torch = ORIGIN.environment["torch"]
     assert line == f"version 3 was made otherwise: limits.max_items None → 30, threads 1 → 64, torch {torch} → 9.9"
@@ -321,7 +321,7 @@ def test_other_limits_libraries_and_threads_are_said(caplog: pytest.LogCaptureFi
 )
 def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: dict[str, Any], says: str) -> None:
     store, _ = trained(2)
-    asked = small(**{"negatives": 16} | other)
+    asked = configured(**other)
     with pytest.raises(Unmendable, match=says) as raised:
         Run(store, config=asked)
     assert "\n" not in str(raised.value)
@@ -331,10 +331,12 @@ def test_settings_that_the_weights_depend_on_are_named_with_both_values(other: d
 def test_what_no_setting_is_about_is_the_model_s_own() -> None:
     """Another release may begin new models with other numbers; the ones that are there go on with theirs."""
     store, _ = trained(2)
-    run = Run(store, config=small(negatives=64, dim=4, remember_unlisted=False, max_items=30)).go(batches(1, first=2))
-    assert run.learner.config == small(negatives=16, max_items=30)
+    run = Run(store, config=configured(negatives=64, dim=4, remember_unlisted=False, max_items=30)).go(
+        batches(1, first=2)
+    )
+    assert run.learner.config == configured(max_items=30)
     made = manifests(store)[-1]
-    assert (config_of(made), made.config_digest) == (small(negatives=16, max_items=30), DIGEST)
+    assert (config_of(made), made.config_digest) == (configured(max_items=30), DIGEST)
     assert prove(store, made.version, batches(3)).difference is None
 
 
@@ -419,7 +421,7 @@ def test_an_empty_store_is_where_everything_begins() -> None:
 def test_the_digest_knows_what_matters() -> None:
     turned = dict(reversed(CONFIG.history.event_weights.items()))  # objects have no order
     for same in ({"max_items": 5}, {"max_users": 5}, {"event_weights": turned}):
-        assert config_digest(small(**{"negatives": 16} | same)) == DIGEST
+        assert config_digest(configured(**same)) == DIGEST
     for other in (
         {"seed": 1},
         {"length": 6},
@@ -428,7 +430,7 @@ def test_the_digest_knows_what_matters() -> None:
         {"dim": 4},
         {"scale": 2.0},
     ):
-        assert config_digest(small(**{"negatives": 16} | other)) != DIGEST
+        assert config_digest(configured(**other)) != DIGEST
 
 
 def test_settings_reach_the_model() -> None:

@@ -22,13 +22,13 @@ from service.training.configuration import config_of
 from service.training.gate.keeper import REFERENCE
 from service.training.restart.verify import first_difference, route_to
 from service.training.trainer import SKIPPED_IN_A_ROW
-from tests.service.model.configs import small
 from tests.service.training.runs import (
     RULES,
     Killed,
     Run,
     Step,
     batches,
+    configured,
     doctor,
     kill,
     manifests,
@@ -40,7 +40,7 @@ from tests.service.training.streams import TYPES, micro_batch, random_events
 
 FED = batches(20)
 # a rating is learned from so strongly that no gradient is finite, and its batch is skipped, however often it is learned
-EXPLOSIVE = small(negatives=16, event_weights={kind: 1e30 if kind == "rating" else 1.0 for kind in TYPES})
+EXPLOSIVE = configured(event_weights={kind: 1e30 if kind == "rating" else 1.0 for kind in TYPES})
 OFTEN = dataclasses.replace(RULES, chain_limit=2)  # a snapshot after two deltas
 
 
@@ -173,7 +173,7 @@ def test_several_batches_in_a_version_and_none_at_all() -> None:
 def test_limits_that_change_from_run_to_run_are_recorded() -> None:
     store = MemoryStore()
     for n, limit in enumerate((None, 32, 24, None)):
-        Run(store, config=small(negatives=16, max_items=limit, max_users=limit)).go(FED[4 * n : 4 * n + 4])
+        Run(store, config=configured(max_items=limit, max_users=limit)).go(FED[4 * n : 4 * n + 4])
     assert [config_of(m).limits.max_items for m in manifests(store)[4::5]] == [None, 32, 24, None]
     assert_proven(store)
     assert_proven(store, start=0)

@@ -1,0 +1,1 @@
+"""Functions over arrays that numba compiles: what is done for each pair, slot or candidate."""
