@@ -36,7 +36,7 @@ FULL = Effort()
 """Of a trainer that is not behind."""
 
 _STEPS = ((2.0, Effort()), (4.0, Effort(0, 1.0, 0.5)), (8.0, Effort(0, 0.5, 0.25)))
-_LEAST = Effort(0, 0.125, 0.125)
+_LEAST = Effort(0, 0.125, 0.0625)
 
 
 def affordable(waiting: float, replay: int) -> Effort:

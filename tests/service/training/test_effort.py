@@ -13,8 +13,8 @@ from service.training.effort import FULL, Effort, affordable
         (4.0, 1, Effort(replay=0, lessons=0.5)),
         (4.1, 1, Effort(replay=0, network=0.5, lessons=0.25)),
         (8.0, 0, Effort(replay=0, network=0.5, lessons=0.25)),
-        (8.1, 1, Effort(replay=0, network=0.125, lessons=0.125)),
-        (1e9, 9, Effort(replay=0, network=0.125, lessons=0.125)),
+        (8.1, 1, Effort(replay=0, network=0.125, lessons=0.0625)),
+        (1e9, 9, Effort(replay=0, network=0.125, lessons=0.0625)),
     ],
 )
 def test_the_further_behind_the_less_is_learned_of_a_batch(waiting: float, replay: int, wanted: Effort) -> None:
