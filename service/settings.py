@@ -186,7 +186,7 @@ class TrainerSettings(CommonSettings):
     batch_wait_ms: float = Field(
         50.0, ge=0, le=HOUR_S * 1000, description="or this many milliseconds after its first record"
     )
-    publish_interval_ms: float = Field(150.0, ge=0, le=HOUR_S * 1000, description="least time between two versions")
+    publish_interval_ms: float = Field(120.0, ge=0, le=HOUR_S * 1000, description="least time between two versions")
     snapshot_interval_s: float = Field(
         300.0, gt=0, le=MONTH_S, description="a full version at least this often, in seconds"
     )
@@ -297,7 +297,7 @@ class ScorerSettings(CommonSettings):
     recs_ttl_s: int = Field(7 * 24 * 3600, ge=1, le=DECADE_S, description="seconds a list lives in Redis")
     history_ttl_s: int = Field(90 * 24 * 3600, ge=1, le=DECADE_S, description="seconds a user's history lives in Redis")
     window_ms: float = Field(
-        5.0, ge=0, le=10_000, description="events of this long are answered together, one list a user"
+        2.0, ge=0, le=10_000, description="events of this long are answered together, one list a user"
     )
     reload_poll_ms: float = Field(20.0, gt=0, le=60_000, description="how often the live pointer is looked at")
     refresh_interval_ms: float = Field(

@@ -30,8 +30,11 @@ class Union:
         self._seen = np.zeros(0, np.int64)  # [N or more] the last call and history that had the item, as one number
         self._call = 0
 
-    def of(self, query: Query, looks: Sequence[Look], hide: Index | None = None) -> Pairs:
+    def of(
+        self, query: Query, looks: Sequence[Look], hide: Index | None = None, *, proposed_alone: bool = False
+    ) -> Pairs:
         """`looks`: what each channel sees of the query. `hide` [B, H]: rows not to list for this user, -1 for padding.
+        `proposed_alone`: only what the looks propose, no item of the history and nothing to fill up.
 
         `Pairs.origin` numbers the looks; after them come HISTORY and FILLED."""
         if len(self._seen) < len(query.shut):
@@ -45,7 +48,8 @@ class Union:
         offsets = np.zeros(query.n + 1, np.int64)
         hidden = np.empty((query.n, 0), np.int64) if hide is None else hide
         unite(
-            proposed, origin, query.rows, query.offsets, reserve, query.shut, hidden, self._least, self._latest,
+            proposed, origin, query.rows, query.offsets, reserve, query.shut, hidden,
+            0 if proposed_alone else self._least, 0 if proposed_alone else self._latest,
             self._seen, self._call, rows, origins, offsets,
         )  # fmt: skip
         self._call += query.n

@@ -12,7 +12,7 @@ A channel's state is rows keyed by item and a few small tensors, so all of it tr
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,9 @@ class Look(Protocol):
         """Writes the channel's features of pairs into out [P, F], finite: rows [P] are candidates of whatever origin,
         those of history b from offsets[b] to offsets[b + 1]. A pair's features do not depend on the others."""
 
+    def kept(self, b: int) -> object:
+        """A copy of what `Channel.describe_more` needs of this look at history b; None: nothing."""
+
 
 class Channel(Protocol):
     """What readers need: candidates and features, from what a trainer published."""
@@ -127,8 +130,8 @@ class Channel(Protocol):
 
     @property
     def renews(self) -> bool:
-        """Whether its features of a kept candidate are made anew with each list, since they cost little and pass
-        quickly."""
+        """Whether its candidates, and its features of kept ones, are made anew with each list, since they cost little
+        and pass quickly."""
 
     @property
     def traits(self) -> Traits: ...
@@ -152,6 +155,13 @@ class Channel(Protocol):
 
     def look(self, query: Query) -> Look:
         """What the channel sees of a query."""
+
+    def describe_more(
+        self, query: Query, kept: Sequence[Any], rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]
+    ) -> None:
+        """As `Look.describe`, of a few pairs that other channels propose for histories [B] that were looked at before:
+        it may leave out what only a look tells. `kept` [B]: what those looks kept. `out` holds the features of another
+        candidate of the same history, so what does not depend on the candidate is there already."""
 
     def share(self, other: "Channel") -> None:
         """Uses the tables of `other`, a channel of the same kind, for all that is not learned by gradient."""

@@ -6,7 +6,7 @@ of it, and a reader whose features are others refuses the version instead of ran
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,29 +58,44 @@ class FeatureSet:
             raise KeyError(name)
         return self.names.index(name)
 
-    def renew(self, query: Query, pairs: Pairs, x: NDArray[np.float32]) -> None:
-        """Brings features [P, F] that were made for the same histories earlier to the time of the query: all but those
-        of channels that would have to look for the candidates again."""
-        for channel, begin in zip(self._channels, np.cumsum([0, *self._widths]), strict=False):
-            if channel.renews:
-                x_of = x[:, begin : begin + len(channel.feature_names)]
-                channel.look(query).describe(pairs.rows, pairs.offsets, x_of)
-        self._finish(query, pairs, x)
+    def renew(self, query: Query, looks: Mapping[str, Look], pairs: Pairs, x: NDArray[np.float32]) -> None:
+        """Brings features [P, F] that were made for the same histories earlier to the time of the query. `looks`: of
+        the channels that renew theirs; those of the others stay."""
+        for channel, of_channel in self._columns(x):
+            if channel.name in looks:
+                looks[channel.name].describe(pairs.rows, pairs.offsets, of_channel)
+        history.passing(query.idle, pairs.offsets, x[:, sum(self._widths) : self._described])
+        self._finish(x)
+
+    def of_more(self, query: Query, kept: Sequence[tuple[object, ...]], pairs: Pairs, x: NDArray[np.float32]) -> None:
+        """Writes the features [P, F] of pairs that are new among those of histories looked at before, but for what
+        `renew` writes. `kept` [B]: what each channel kept of its look. `x` holds the features of another candidate of
+        the same history."""
+        for n, (channel, of_channel) in enumerate(self._columns(x)):
+            if not channel.renews:
+                channel.describe_more(query, [each[n] for each in kept], pairs.rows, pairs.offsets, of_channel)
+        of_history = x[:, sum(self._widths) : self._described]
+        history.features(query.rows, query.offsets, query.idle, pairs.rows, pairs.offsets, of_history)
+
+    def _columns(self, x: NDArray[np.float32]) -> Iterator[tuple[Channel, NDArray[np.float32]]]:
+        """Each channel with its columns of x [P, F]."""
+        begin = 0
+        for channel, width in zip(self._channels, self._widths, strict=True):
+            yield channel, x[:, begin : begin + width]
+            begin += width
 
     def of(self, query: Query, looks: Sequence[Look], pairs: Pairs) -> NDArray[np.float32]:
         """[P, F] float32, finite. `looks`: what each channel sees of the query."""
         x = np.empty((len(pairs.rows), self.width), np.float32)
-        begin = 0
-        for look, width in zip(looks, self._widths, strict=True):
-            look.describe(pairs.rows, pairs.offsets, x[:, begin : begin + width])
-            begin += width
-        self._finish(query, pairs, x)
-        return x
-
-    def _finish(self, query: Query, pairs: Pairs, x: NDArray[np.float32]) -> None:
-        """The features that no channel describes."""
+        for look, (_, of_channel) in zip(looks, self._columns(x), strict=True):
+            look.describe(pairs.rows, pairs.offsets, of_channel)
         of_history = x[:, sum(self._widths) : self._described]
         history.features(query.rows, query.offsets, query.idle, pairs.rows, pairs.offsets, of_history)
+        self._finish(x)
+        return x
+
+    def _finish(self, x: NDArray[np.float32]) -> None:
+        """The features that are products of others, and those that are switched off."""
         for n, (left, right, without) in enumerate(self._products):
             factor = 1 - x[:, left] if without else x[:, left]
             np.multiply(factor, x[:, right], out=x[:, self._described + n])

@@ -1,5 +1,6 @@
 """What lists are asked for: histories, and the time of asking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,12 @@ class Pairs:
     def at(self, b: int) -> slice:
         """The pairs of history b."""
         return slice(int(self.offsets[b]), int(self.offsets[b + 1]))
+
+
+def padded(rows: Sequence[NDArray[np.signedinteger]]) -> Index:
+    """[B, longest] rows of B arrays, with -1 after each."""
+    lengths = np.array([len(each) for each in rows])
+    found = np.full((len(rows), int(lengths.max(initial=0))), -1, np.int64)
+    if len(rows):
+        found[np.arange(found.shape[1]) < lengths[:, None]] = np.concatenate(rows)
+    return found

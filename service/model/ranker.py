@@ -85,18 +85,19 @@ class Ranker:
         n = len(x)
         if n < FEWEST:
             x = np.concatenate([x, np.zeros((FEWEST - n, x.shape[1]), np.float32)])
-        z = self._forward(self.weights, torch.from_numpy(x).to(self.device))[-1]
-        purchases = self.config.purchases
-        score = z[:, 0] * (1 - purchases) + z[:, 1] * purchases if purchases else z[:, 0]
+        weights, given = self.weights, torch.from_numpy(x).to(self.device)
+        tasks = torch.tensor([1 - self.config.purchases, self.config.purchases], device=self.device)
+        _, second = self._hidden(weights, given)
+        # row by row, since the last bits of a product with one column depend on how many rows there are
+        score = (given * (weights["linear"] @ tasks)).sum(1) + second.mul_(weights["out"] @ tasks).sum(1)
         scored: NDArray[np.float32] = score.cpu().numpy()[:n]
         return scored
 
     @staticmethod
-    def _forward(weights: Parameters, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The hidden layers [P, H] and z [P, T]."""
+    def _hidden(weights: Parameters, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden layers [P, H]."""
         first = torch.addmm(weights["first_bias"], x, weights["first"]).relu_()
-        second = torch.addmm(weights["second_bias"], first, weights["second"]).relu_()
-        return first, second, torch.mm(x, weights["linear"]).addmm_(second, weights["out"])
+        return first, torch.addmm(weights["second_bias"], first, weights["second"]).relu_()
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -116,7 +117,8 @@ class Ranker:
         offsets = lesson.offsets[begin : end + 1]
         x = torch.from_numpy(lesson.x[offsets[0] : offsets[-1]]).to(self.device)
         weights, gradient = self._learned, self._gradient
-        first, second, z = self._forward(weights, x)
+        first, second = self._hidden(weights, x)
+        z = torch.mm(x, weights["linear"]).addmm_(second, weights["out"])
         slope = np.empty(tuple(z.shape), np.float32)  # of the loss by z
         loss = cross_entropy(
             z.cpu().numpy(),

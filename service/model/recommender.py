@@ -18,7 +18,7 @@ from service.model.contexts import Contexts
 from service.model.features import FeatureSet
 from service.model.formats import upgraded
 from service.model.item_table import ItemTable
-from service.model.query import NOT_KNOWN, Query
+from service.model.query import NOT_KNOWN, Query, padded
 from service.model.ranker import Ranker
 from service.model.registry import blend_of, learners, readers
 from service.model.reranking import Kept, Lists, Reranking
@@ -52,7 +52,7 @@ class Recommender:
         if self.config.ranker is not None:
             features = FeatureSet(channels, self.config.ranker.without)
             ranker = Ranker(self.config.ranker, features, self.config.seed, self.device)
-            self.reranking = Reranking(channels, features, ranker)
+            self.reranking = Reranking(channels, features, ranker, self.items)
         else:
             assert self.blend is not None, "without a ranker there is a blend"
             blended = [channel for channel in channels if isinstance(channel, BlendedChannel)]
@@ -147,6 +147,8 @@ class Recommender:
         `other` is a model of the same configuration.
         """
         self.items = other.items
+        if self.reranking is not None:
+            self.reranking.table = other.items
         for mine, theirs in zip(self.channels, other.channels, strict=True):
             mine.share(theirs)
         self.changed()
@@ -217,13 +219,17 @@ class Recommender:
         )
 
     def query_at_rest(
-        self, histories: Index, last: NDArray[np.float64] | None, exclude: NDArray[np.bool_] | None
+        self,
+        histories: Index,
+        last: NDArray[np.float64] | None,
+        exclude: NDArray[np.bool_] | None,
+        after: float = 0.0,
     ) -> Query:
-        """A query of histories [B, L] at the stream's time, which is never before a user's own last event: `last` [B],
-        epoch seconds, NOT_KNOWN where that is not known."""
+        """A query of histories [B, L] at the stream's time, but not before `after` seconds have passed since a user's
+        own last event: `last` [B], epoch seconds, NOT_KNOWN where that is not known."""
         if last is None:
             return self.query(histories, exclude=exclude)
-        now = np.maximum(self.now, last)
+        now = np.maximum(self.now, last + np.where(last == NOT_KNOWN, 0.0, after))
         idle = np.where(last == NOT_KNOWN, NOT_KNOWN, now - last).astype(np.float32)
         return self.query(histories, now=now, idle=idle, exclude=exclude)
 
@@ -273,9 +279,11 @@ class Recommender:
         exclude: NDArray[np.bool_] | None = None,
         hide: Index | None = None,
         keep: int = 0,
+        after: float = 0.0,
     ) -> Lists:
-        """As `top_k`, with the `keep` best candidates of each user, for `lists_again`. A model without a ranker keeps
-        none."""
+        """As `top_k`, with the `keep` best candidates of each user, for `lists_again`; a model without a ranker keeps
+        none. `after`: the lists are for a reader who comes no sooner than so many seconds after a user's last event, by
+        the stream's time."""
         histories = self._of_full_length(history_rows)
         if self.catalogue is not None:
             return Lists(*self.catalogue.top_k(histories, k, exclude, hide), [])
@@ -284,7 +292,7 @@ class Recommender:
         made = Lists(np.full((n, k), -1, np.int64), np.zeros((n, k), np.float32), [])
         for start in range(0, n if self.size else 0, LISTS_AT_ONCE):
             part = slice(start, start + LISTS_AT_ONCE)
-            query = self.query_at_rest(histories[part], None if last is None else last[part], exclude)
+            query = self.query_at_rest(histories[part], None if last is None else last[part], exclude, after)
             some = self.reranking.lists(query, k, None if hide is None else np.asarray(hide[part], np.int64), keep=keep)
             made.rows[part], made.scores[part] = some.rows, some.scores
             made.kept.extend(some.kept)
@@ -300,19 +308,25 @@ class Recommender:
             return none
         return self.reranking.related(self.query(rows[:, None], exclude=exclude), k)
 
+    def keeps(self, kept: Kept) -> bool:
+        """Whether candidates that were kept are this model's as it is now; they are another one's after a full
+        update."""
+        return self.reranking is not None and kept.table is self.items
+
     def lists_again(
         self,
-        history_rows: Index,
         kept: Sequence[Kept],
         k: int,
         *,
         last: NDArray[np.float64] | None = None,
         exclude: NDArray[np.bool_] | None = None,
+        after: float = 0.0,
     ) -> Lists:
-        """Orders candidates that were kept for users who have not acted since. Arguments as for `top_k`; `kept` [B]."""
+        """Orders candidates [B] that were kept for users who have not acted since; `keeps` is true of each. The other
+        arguments as for `lists`."""
         assert self.reranking is not None, "without a ranker nothing is kept"
-        query = self.query_at_rest(self._of_full_length(history_rows), last, exclude)
-        return self.reranking.again(query, kept, k)
+        histories = padded([each.history for each in kept])[:, ::-1]
+        return self.reranking.again(self.query_at_rest(histories, last, exclude, after), kept, k)
 
     def _of_full_length(self, history_rows: Index) -> Index:
         """[B, L] the latest items of histories of any length."""

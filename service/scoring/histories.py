@@ -17,6 +17,7 @@ from service.metrics import ScorerMetrics
 from service.scoring.active_users import ActiveUser, ActiveUsers, PlacedEvent
 from service.scoring.list_store import ListStore, Saved
 from service.scoring.live_rule import LiveRule
+from service.scoring.pace import Pace
 from service.scoring.user_history import UserHistory
 from service.settings import ScorerSettings
 
@@ -36,9 +37,11 @@ class Histories:
         rule: LiveRule,
         settings: ScorerSettings,
         metrics: ScorerMetrics,
+        pace: Pace | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        """`clock`: epoch milliseconds, as Kafka's timestamps are."""
+        """`pace` is told of the events that are taken. `clock`: epoch milliseconds, as Kafka's timestamps are."""
+        self._pace = Pace() if pace is None else pace
         self._lists, self._active, self._rule, self._settings = lists, active, rule, settings
         self._metrics, self._clock = metrics, clock
         self._unsaved: dict[str, ActiveUser] = {}
@@ -61,6 +64,7 @@ class Histories:
         self._load([event.user_id for event, _ in events])
         for event, record in events:
             self._take(event, record)
+        self._pace.observe([event.ts for event, _ in events], [record.timestamp_ms for _, record in events])
         for reject in decoded.rejects:
             self._metrics.events_rejected.labels(reject.code).inc()
 

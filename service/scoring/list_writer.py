@@ -22,6 +22,7 @@ from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.blocked_items import BlockedItems
 from service.scoring.budget import Budget
 from service.scoring.list_store import ListStore, UserList
+from service.scoring.pace import Pace
 from service.scoring.recommendations import list_json
 from service.scoring.related import RelatedLists
 from service.scoring.reloader import Reloader, ServedModel
@@ -35,7 +36,8 @@ KEPT = (
     80  # candidates kept of a user: a list of 50 is of the best 80 of a few seconds ago but for one item in a thousand
 )
 KEPT_USERS = 20_000  # 12 kB each
-LOOK_AGAIN_S = 5.0  # candidates are looked for again after this, though their user rests
+LOOK_AGAIN_S = 20.0  # candidates are looked for again after this, though their user rests
+READ_AFTER_S = 1.0  # nobody reads a list and acts on it sooner
 LATEST_AGE_S = 0.5  # a list in `latest_group` is older than the refresh interval by this
 
 
@@ -51,10 +53,12 @@ class ListWriter:
         metrics: ScorerMetrics,
         health: Health,
         related: RelatedLists | None = None,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`related`: written with the time that users' lists leave over."""
-        self._related = related
+        """`related`: written with the time that users' lists leave over. `pace`: of the events that are read; by
+        default that of a live stream."""
+        self._related, self._pace = related, Pace() if pace is None else pace
         self.lists_wait = False  # whether the last `write` ended while lists were still to be written
         self._active, self._reloader, self._blocked, self._lists = active, reloader, blocked, lists
         self._settings, self._metrics, self._health, self._clock = settings, metrics, health, clock
@@ -128,12 +132,17 @@ class ListWriter:
         with self._metrics.score_seconds.time(), served.lock:
             manifest = served.manifest  # of the weights as they are under the lock
             ranked, candidates = best_items(
-                served.recommender, asked, self._settings.top_k, exclude=self._excluded(served), keep=keep
+                served.recommender,
+                asked,
+                self._settings.top_k,
+                exclude=self._excluded(served),
+                keep=keep,
+                after=READ_AFTER_S * self._pace.value,
             )
         at, now = iso(now_ms()), self._clock()
         written: list[UserList] = []
-        for user, ask, best, found in zip(group, asked, ranked, candidates, strict=True):
-            if ask.kept is None:
+        for user, best, found in zip(group, ranked, candidates, strict=True):
+            if found is not None:  # looked for anew
                 user.kept, user.looked_at, user.looked_for = found, now, changes
             items = tuple(item for item, _ in best)
             # what is blocked may have been swept out of the list, and be back by now

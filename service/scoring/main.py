@@ -1,5 +1,6 @@
 """`tidemill scorer`: makes everything a scorer works with, once, and runs it."""
 
+import gc
 import threading
 
 import torch
@@ -28,6 +29,7 @@ from service.settings import ScorerSettings
 from service.stores import model_store
 
 FIRST_PORT = 9402
+GARBAGE_AT = 50_000  # objects; a group of lists makes 7,000, which are gone with it. By default it would be 700
 LISTS_TIMEOUT_S = 3.0  # histories and lists are small, so a Redis that takes longer is away
 
 
@@ -40,6 +42,7 @@ def run_scorer(settings: ScorerSettings) -> int:
     start_logging("scorer", settings.log_level)
     stop = stop_on_signals()
     torch.set_num_threads(settings.threads)
+    gc.set_threshold(GARBAGE_AT)
     metrics = ScorerMetrics()
     health = Health("scorer", metrics.health_check)
     server = HealthServer(settings.metrics_host, settings.metrics_port, FIRST_PORT, health, metrics.registry)

@@ -26,6 +26,7 @@ from service.scoring.histories import Histories
 from service.scoring.list_store import ListStore
 from service.scoring.list_writer import ListWriter
 from service.scoring.live_rule import LiveRule
+from service.scoring.pace import Pace
 from service.scoring.read_offsets import ReadOffsets
 from service.scoring.related import RelatedLists
 from service.scoring.reloader import Reloader
@@ -78,7 +79,8 @@ class Scorer:
             health,
             lambda: live_history if reloader.served is None else reloader.served.recommender.config.history,
         )
-        self._histories = Histories(lists, self._active, rule, settings, metrics)
+        pace = Pace()
+        self._histories = Histories(lists, self._active, rule, settings, metrics, pace)
         related = RelatedLists(reloader.moved, blocked, lists, sweeper, settings.top_k, metrics, clock=clock)
         self._writer = ListWriter(
             self._active,
@@ -89,6 +91,7 @@ class Scorer:
             metrics=metrics,
             health=health,
             related=related,
+            pace=pace,
             clock=clock,
         )
         self._lag = Lag(clock)

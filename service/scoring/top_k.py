@@ -23,26 +23,35 @@ class Ask:
 
 
 def best_items(
-    recommender: Recommender, asked: Sequence[Ask], k: int, *, exclude: NDArray[np.bool_] | None = None, keep: int = 0
+    recommender: Recommender,
+    asked: Sequence[Ask],
+    k: int,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+    keep: int = 0,
+    after: float = 0.0,
 ) -> tuple[list[ScoredItems], list[Kept | None]]:
-    """The k best items of each user, best first, and the `keep` best candidates, to be ordered again later. `exclude`
-    [size]: True for rows not to list."""
+    """The k best items of each user, best first, and the `keep` best candidates, to be ordered again later; None for a
+    user whose kept candidates are ordered again. `exclude` [size]: True for rows not to list. `after`: as in
+    `Recommender.lists`."""
     ranked: list[ScoredItems] = [[] for _ in asked]
     kept: list[Kept | None] = [None for _ in asked]
     for again in (False, True):
-        chosen = [n for n, each in enumerate(asked) if (each.kept is not None) is again]
+        chosen = [
+            n for n, each in enumerate(asked) if (each.kept is not None and recommender.keeps(each.kept)) is again
+        ]
         if not chosen:
             continue
         some = [asked[n] for n in chosen]
-        histories = _rows(recommender, [each.history for each in some])
         last = np.array([each.last for each in some], np.float64)
         if again:
             before = [each.kept for each in some if each.kept is not None]
-            lists = recommender.lists_again(histories, before, k, last=last, exclude=exclude)
+            lists = recommender.lists_again(before, k, last=last, exclude=exclude, after=after)
         else:
+            histories = _rows(recommender, [each.history for each in some])
             hidden = [each.hidden for each in some]
             hide = _rows(recommender, hidden) if any(hidden) else None
-            lists = recommender.lists(histories, k, last=last, exclude=exclude, hide=hide, keep=keep)
+            lists = recommender.lists(histories, k, last=last, exclude=exclude, hide=hide, keep=keep, after=after)
         for n, scored in zip(chosen, _with_ids(recommender, lists), strict=True):
             ranked[n] = scored
         for n, candidates in zip(chosen, lists.kept, strict=False):
@@ -51,10 +60,10 @@ def best_items(
 
 
 def _with_ids(recommender: Recommender, lists: Lists) -> list[ScoredItems]:
-    ids = recommender.ids
+    ids, found = recommender.ids, (lists.rows >= 0).sum(1).tolist()
     return [
-        [(ids[row], score) for row, score in zip(of_user, scored, strict=True) if row >= 0]
-        for of_user, scored in zip(lists.rows.tolist(), lists.scores.tolist(), strict=True)
+        list(zip(map(ids.__getitem__, of_user[:n]), scored[:n], strict=True))
+        for of_user, scored, n in zip(lists.rows.tolist(), lists.scores.tolist(), found, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ learn, and kernels/near.py for what they say of a history.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from service.model.query import Query
 from service.model.row_table import RowTable
 
 Index = NDArray[np.int64]
+Hops = tuple[NDArray[np.int32], NDArray[np.float32]]
 Found = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]
 
 
@@ -86,19 +88,35 @@ class Neighbours:
     def look(self, query: Query) -> Look:
         config, rows = self.config, self.neighbour_rows
         found = self._room_for(query)
+        hops = np.empty((query.n, config.hops), np.int32), np.zeros((query.n, config.hops), np.float32)
         candidates = np.full((query.n, config.first + config.second), -1, np.int32)
         near.look(
             query.rows, query.offsets, query.shut,
             rows.place.array, rows.mass.array, rows.item.array, rows.weight.array,
             config.history, config.hops, config.first, config.second,
-            config.backward, config.self_weight, config.shrinkage, *found, candidates,
+            config.backward, config.self_weight, config.shrinkage, *found, *hops, candidates,
         )  # fmt: skip
-        return _Looked(self, query, candidates, found)
+        return _Looked(self, query, candidates, found, hops)
+
+    def describe_more(
+        self, query: Query, kept: Sequence[Any], rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]
+    ) -> None:
+        config, learned = self.config, self.neighbour_rows
+        hop_rows, hop_weights = (np.stack([each[part] for each in kept]) for part in (0, 1))
+        near.features_without_look(
+            query.rows, query.offsets, hop_rows, hop_weights,
+            learned.place.array, learned.mass.array, learned.item.array, learned.weight.array,
+            config.history, config.backward, config.self_weight, config.shrinkage,
+            self._numbers(len(query.shut)), rows, offsets, out,
+        )  # fmt: skip
+
+    def _numbers(self, size: int) -> NDArray[np.int32]:
+        if len(self._number) < size:
+            self._number = np.full(2 * size, -1, np.int32)
+        return self._number
 
     def _room_for(self, query: Query) -> Found:
         """Memory is kept from query to query: to have 4 MB cleared by the system takes longer than a look."""
-        if len(self._number) < len(query.shut):
-            self._number = np.full(2 * len(query.shut), -1, np.int32)
         if self._room is None or len(self._room[0]) < query.n:
             config, n = self.config, query.n
             most = config.history * (config.slots + 1) + config.hops * config.slots  # items near a history
@@ -106,7 +124,7 @@ class Neighbours:
                 np.empty((n, 1 + most), np.int32), np.empty((n, most, 2), np.float32),
                 np.empty((n, most, 2), np.int16), np.empty((n, 2), np.float32),
             )  # fmt: skip
-        return self._number, *self._room
+        return self._numbers(len(query.shut)), *self._room
 
     # -- for the trainer -----------------------------------------------------------------------------------------------
 
@@ -136,10 +154,16 @@ class Neighbours:
 class _Looked:
     """What the rows know of a query's histories; valid until the channel looks again."""
 
-    def __init__(self, channel: Neighbours, query: Query, candidates: NDArray[np.int32], found: Found) -> None:
-        """`found`: `at`, `near`, `scores`, `ranks` and `totals` of near.py."""
+    def __init__(
+        self, channel: Neighbours, query: Query, candidates: NDArray[np.int32], found: Found, hops: Hops
+    ) -> None:
+        """`found`: `at`, `near`, `scores`, `ranks` and `totals` of near.py; `hops`: `hop_rows` and `hop_weights`."""
         self.candidates, self.reserve = candidates, np.empty(0, np.int32)
-        self._channel, self._query, self._found = channel, query, found
+        self._channel, self._query, self._found, self._hops = channel, query, found, hops
+
+    def kept(self, b: int) -> Hops:
+        rows, weights = self._hops
+        return rows[b].copy(), weights[b].copy()
 
     def describe(self, rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]) -> None:
         learned, query = self._channel.neighbour_rows, self._query

@@ -71,6 +71,9 @@ class _Looked:
         self.candidates, self.reserve = candidates, np.empty(0, np.int32)
         self._directions, self._unit, self._exact = directions, unit, exact
 
+    def kept(self, b: int) -> object:
+        return None
+
     def describe(self, rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]) -> None:
         owner = torch.from_numpy(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))).to(self._unit.device)
         theirs = self._unit.index_select(0, torch.from_numpy(rows.astype(np.int64)).to(self._unit.device))
@@ -139,6 +142,18 @@ class Network:
         best = self.retrieval.best(directions, self.config.candidates, query.shut)
         best[contexts.offsets[1:] == contexts.offsets[:-1]] = -1
         return _Looked(directions, self.unit.data, best.astype(np.int32), self.retrieval.exact)
+
+    def describe_more(
+        self,
+        query: Query,
+        kept: Sequence[object],
+        rows: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        out: NDArray[np.float32],
+    ) -> None:
+        directions = self._directions(Contexts.of(query.histories[:, -self.places :]))
+        none = np.empty((query.n, 0), np.int32)
+        _Looked(directions, self.unit.data, none, self.retrieval.exact).describe(rows, offsets, out)
 
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         directions = self._directions(contexts)

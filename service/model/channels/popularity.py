@@ -104,6 +104,16 @@ class Popularity:
         candidates = np.repeat(np.array([best], np.int32).reshape(1, -1), query.n, axis=0)
         return _Looked(self, query, candidates, free[0].astype(np.int32))
 
+    def describe_more(
+        self,
+        query: Query,
+        kept: Sequence[object],
+        rows: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        out: NDArray[np.float32],
+    ) -> None:
+        self.look(query).describe(rows, offsets, out)
+
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         return self.features(clock, rows.reshape(-1)).view(*rows.shape, self.width)
 
@@ -194,6 +204,9 @@ class _Looked:
     ) -> None:
         self.candidates, self.reserve = candidates, reserve
         self._channel, self._query = channel, query
+
+    def kept(self, b: int) -> object:
+        return None
 
     def describe(self, rows: NDArray[np.int32], offsets: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         channel, query = self._channel, self._query

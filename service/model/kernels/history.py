@@ -19,6 +19,21 @@ FEATURES = (
 
 
 @kernel
+def passing(idle, starts, out):
+    """Writes those of FEATURES that change while a user rests, beside the others: `idle`, `idle_held`, `at_once`,
+    `idle_not_known`. Arguments as for `features`."""
+    for b in range(len(starts) - 1):
+        known = idle[b] >= 0
+        waited = log(_ONE + idle[b]) * _TENTH if known else _NO
+        at_once = _ONE if known and idle[b] < AT_ONCE_S else _NO
+        for p in range(starts[b], starts[b + 1]):
+            out[p, 9] = waited
+            out[p, 10] = waited * out[p, 0]
+            out[p, 11] = at_once
+            out[p, 12] = _NO if known else _ONE
+
+
+@kernel
 def features(rows, offsets, idle, pairs, starts, out):
     """Writes FEATURES of the pairs into out [P, F]: `pairs` [P] candidates, those of history b from starts[b] to
     starts[b + 1]. `rows` [E] and `offsets` [B + 1]: as in `Contexts`. `idle` [B]: seconds since the user's last event,
@@ -34,8 +49,6 @@ def features(rows, offsets, idle, pairs, starts, out):
             repeats += again
         share = np.float32(repeats) / np.float32(max(1, length - 1))
         log_length = log(_ONE + np.float32(length))
-        known = idle[b] >= 0
-        waited = log(_ONE + idle[b]) * _TENTH if known else _NO
         for p in range(starts[b], starts[b + 1]):
             y, since, times = pairs[p], 0, 0
             for i in range(end - 1, begin - 1, -1):  # without a branch, so that it takes 16 at a time
@@ -52,7 +65,4 @@ def features(rows, offsets, idle, pairs, starts, out):
             out[p, 6] = _ONE if length == 1 else _NO
             out[p, 7] = share
             out[p, 8] = share * held
-            out[p, 9] = waited
-            out[p, 10] = waited * held
-            out[p, 11] = _ONE if known and idle[b] < AT_ONCE_S else _NO
-            out[p, 12] = _NO if known else _ONE
+    passing(idle, starts, out)

@@ -23,6 +23,9 @@ class Proposed:
     candidates: NDArray[np.int32]
     reserve: NDArray[np.int32]
 
+    def kept(self, b: int) -> object:
+        return None
+
     def describe(self, rows: NDArray[np.int32], offsets: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         raise AssertionError("candidates are not described here")
 

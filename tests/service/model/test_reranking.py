@@ -44,10 +44,9 @@ def test_kept_candidates_make_the_list_they_were_kept_of(serves: int) -> None:
     last = np.where(np.arange(len(given)) % 3 == 0, NOT_KNOWN, model.now - np.arange(len(given)))
     made = model.lists(given, K, last=last, keep=2 * K)
     assert all(K <= len(kept.rows) <= 2 * K for kept in made.kept)
-    again = model.lists_again(given, made.kept, K, last=last)
+    again = model.lists_again(made.kept, K, last=last)
     assert again.rows.tobytes() == made.rows.tobytes()
     assert again.scores.tobytes() == made.scores.tobytes()
-    assert again.kept == made.kept
 
 
 def test_of_kept_candidates_none_is_listed_that_may_not_be_any_more() -> None:
@@ -56,10 +55,11 @@ def test_of_kept_candidates_none_is_listed_that_may_not_be_any_more() -> None:
     made = model.lists(given, K, keep=2 * K)
     exclude = np.zeros(model.size, np.bool_)
     exclude[made.rows[:, 0]] = True
-    again = model.lists_again(given, made.kept, K, exclude=exclude)
+    again = model.lists_again(made.kept, K, exclude=exclude)
+    popular = model.channels[1].look(model.query(given, exclude=exclude)).candidates[0].tolist()
     assert not exclude[again.rows[again.rows >= 0]].any()
     for before, after in zip(made.kept, again.rows, strict=True):
-        assert set(after[after >= 0].tolist()) <= set(before.rows.tolist())
+        assert set(after[after >= 0].tolist()) <= {*before.rows.tolist(), *popular}
 
 
 def test_counts_and_time_of_kept_candidates_are_those_of_now() -> None:
@@ -72,11 +72,65 @@ def test_counts_and_time_of_kept_candidates_are_those_of_now() -> None:
     before = made.kept[0].x[:, of_counts].copy()
     (item,) = made.kept[0].rows[:1]
     learner.learn(micro_batch(clicks([(f"new{n}", model.ids[item]) for n in range(50)]), first_key=5_000))
-    again = model.lists_again(given, made.kept, K)
+    again = model.lists_again(made.kept, K)
     fresh = model.lists(given, K, keep=2 * K)
     assert (made.kept[0].x[:, of_counts] == before).all()  # what is kept is not written over
     assert again.scores.tobytes() != made.scores.tobytes()
     assert np.isfinite(fresh.scores).all()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_has_become_popular_since_joins_the_kept_candidates(held: bool) -> None:
+    """With the features that it has when candidates are looked for, but for the second step of the neighbours."""
+    learner = learned()
+    learner.learn(micro_batch(clicks([("u", "rising")]), first_key=4_000))
+    model, (rising,) = learner.recommender, learner.recommender.rows_of(["rising"]).tolist()
+    given = histories(model)
+    given[given == rising] = 0
+    if held:
+        given[:, 1] = rising
+    shut = np.zeros(model.size, np.bool_)
+    shut[rising] = True
+    made = model.lists(given, K, keep=2 * K, exclude=shut)  # as if it had not been there
+    learner.learn(micro_batch(clicks([(f"new{n}", "rising") for n in range(90)]), first_key=5_000))
+    reranking = reranking_of(model)
+    seen: list[np.ndarray] = []
+    reranking.scores = lambda x: seen.append(x) or x[:, reranking.features.column("popularity.count_50")]  # type: ignore
+    again, fresh = model.lists_again(made.kept, K), model.lists(given, K)
+    assert (again.rows[:, 0] == rising).all()
+    assert (fresh.rows[:, 0] == rising).all()
+    query, names = model.query(given), reranking.features.names
+    pairs = reranking.describe(query)
+    not_looked_for = {names.index(f"neighbours.{name}") for name in ("rank", "second_rank", "best_share")}
+    same = [n for n in range(len(names)) if n not in not_looked_for and " x " not in names[n]]
+    of_rising = pairs.x[pairs.pairs.rows == rising][:, same]
+    column = reranking.features.column("popularity.count_50")
+    joined = seen[0][seen[0][:, column] == seen[0][:, column].max()][:, same]
+    np.testing.assert_allclose(joined, of_rising, rtol=1e-5, atol=1e-6)
+    assert (of_rising[:, same.index(names.index("history.held"))] == held).all()
+
+
+def test_what_is_hidden_from_a_user_does_not_join_either() -> None:
+    learner = learned()
+    model = learner.recommender
+    given = histories(model)
+    (popular,) = np.unique(model.lists(np.full((1, 1), -1), 1).rows)
+    made = model.lists(given, K, keep=K, hide=np.full((len(given), 1), popular))
+    assert not (made.rows == popular).any()
+    assert not (model.lists_again(made.kept, K).rows == popular).any()
+
+
+def test_candidates_kept_from_another_model_are_not_ordered_again() -> None:
+    learner = learned()
+    reader = Recommender(CONFIG)
+    reader.apply(learner.snapshot())
+    (kept,) = reader.lists(histories(reader)[:1], K, keep=K).kept
+    assert reader.keeps(kept)
+    assert not learner.recommender.keeps(kept)
+    reader.apply(learner.drain())
+    assert reader.keeps(kept)
+    reader.apply(learner.snapshot())  # its rows may be of other items
+    assert not reader.keeps(kept)
 
 
 def test_a_model_without_anything_lists_nothing() -> None:
@@ -137,6 +191,14 @@ def test_a_user_at_rest_is_as_old_as_their_last_event_and_never_younger() -> Non
     query = model.query_at_rest(given, last, None)
     assert query.idle.tolist() == pytest.approx([60, 0, NOT_KNOWN], abs=1e-3)
     assert query.now.tolist() == [model.now, model.now + 60, model.now]
+
+
+def test_a_list_is_for_a_reader_who_comes_some_time_after_the_last_event() -> None:
+    model = learned().recommender
+    last = np.array([model.now - 60, model.now - 5, model.now + 60, NOT_KNOWN])
+    query = model.query_at_rest(histories(model, 4), last, None, after=20)
+    assert query.idle.tolist() == pytest.approx([60, 20, 20, NOT_KNOWN], abs=1e-3)
+    assert query.now.tolist() == [model.now, model.now + 15, model.now + 80, model.now]
 
 
 def test_weights_for_other_features_are_refused_before_anything_has_changed() -> None:

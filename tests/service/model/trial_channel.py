@@ -69,6 +69,16 @@ class CategoryLately:
         best = best_rows(every.unsqueeze(0), 20, least=FLOOR).astype(np.int32)
         return _Looked(self, query, np.repeat(best, query.n, axis=0))
 
+    def describe_more(
+        self,
+        query: Query,
+        kept: Sequence[object],
+        rows: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        out: NDArray[np.float32],
+    ) -> None:
+        self.look(query).describe(rows, offsets, out)
+
     def score(self, contexts: Contexts, rows: Tensor, clock: int) -> Tensor:
         return self._known(rows.reshape(-1), clock).view(*rows.shape, 1)
 
@@ -122,6 +132,9 @@ class _Looked:
     def __init__(self, channel: CategoryLately, query: Query, candidates: NDArray[np.int32]) -> None:
         self.candidates, self.reserve = candidates, np.empty(0, np.int32)
         self._channel, self._query = channel, query
+
+    def kept(self, b: int) -> object:
+        return None
 
     def describe(self, rows: NDArray[np.int32], offsets: Index, out: NDArray[np.float32]) -> None:
         out[:, 0] = self._channel._known(torch.from_numpy(rows.astype(np.int64)), self._query.clock).numpy()

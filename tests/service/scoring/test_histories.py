@@ -55,7 +55,7 @@ class Keeper:
         chosen = ScorerSettings(**settings)
         self.active = ActiveUsers(chosen.max_active_users)
         rule = LiveRule(chosen, Health("scorer"), lambda: self.live)
-        self.histories = Histories(self.lists, self.active, rule, chosen, self.metrics, lambda: self.now_ms)
+        self.histories = Histories(self.lists, self.active, rule, chosen, self.metrics, clock=lambda: self.now_ms)
 
     def take(self, *records: Record) -> None:
         self.histories.take(records)
