@@ -141,8 +141,8 @@ class ListWriter:
             )
         at, now = iso(now_ms()), self._clock()
         written: list[UserList] = []
-        for user, best, found in zip(group, ranked, candidates, strict=True):
-            if found is not None:  # looked for anew
+        for user, ask, best, found in zip(group, asked, ranked, candidates, strict=True):
+            if found is not None or ask.kept is None:  # looked for anew; beyond KEPT_USERS nothing is kept of it
                 user.kept, user.looked_at, user.looked_for = found, now, changes
             items = tuple(item for item, _ in best)
             # what is blocked may have been swept out of the list, and be back by now
