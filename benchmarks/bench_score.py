@@ -41,7 +41,7 @@ class Stages:
 
 def random_lines(megabytes: int = 256, lines: int = 2_000_000) -> float:
     """Lines of 64 bytes a second that one core reads at random places."""
-    table = np.zeros((megabytes << 14, 8))
+    table = np.ones((megabytes << 14, 8))
     at = np.random.default_rng(0).integers(len(table), size=lines)
     began = time.process_time()
     table[at, 0].sum()
@@ -78,11 +78,13 @@ def measure(items: int) -> tuple[float, float]:
         kept += some
         ranked += best
     whole = time.process_time() - began
-    rested = [Ask(ask.history, ask.last, kept=each) for ask, each in zip(asked, kept, strict=True)]
-    began = time.process_time()
-    for begin in range(0, USERS, GROUP):
-        best_items(model, rested[begin : begin + GROUP], K)
-    again = time.process_time() - began
+    again = 0.0
+    for _ in range(2):  # what is popular joins the kept candidates the first time
+        rested = [Ask(ask.history, ask.last, kept=each) for ask, each in zip(asked, kept, strict=True)]
+        kept, began = [], time.process_time()
+        for begin in range(0, USERS, GROUP):
+            kept += best_items(model, rested[begin : begin + GROUP], K)[1]
+        again = time.process_time() - began
     began = time.process_time()
     for items_of_user in ranked:
         list_json("u", items_of_user, model_version=1, trained_through={}, events_seen=9, generated_at=iso(now_ms()))

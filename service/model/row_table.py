@@ -36,7 +36,7 @@ class RowTable:
         self.shape = shape
         self.fill = fill
         self.size = 0
-        self.data = torch.full((BLOCK, *shape), fill, dtype=dtype, device=device)
+        self.data = _filled(torch.empty((BLOCK, *shape), dtype=dtype, device=device), BLOCK, fill)
         self._touched = Touched()
 
     @property
@@ -49,7 +49,7 @@ class RowTable:
         """Grows to `size` rows. Capacity doubles, so that growing costs a constant time a row."""
         if size > len(self.data):
             capacity = -(-max(size, 2 * len(self.data)) // BLOCK) * BLOCK
-            grown = self.data.new_full((capacity, *self.shape), self.fill)
+            grown = _filled(self.data, capacity, self.fill)
             grown[: self.size] = self.data[: self.size]
             self.data = grown
         if size > self.size:  # a delta must hold every new row, also one that only holds `fill`
@@ -95,6 +95,16 @@ class RowTable:
         self.data[: len(values)] = torch.from_numpy(np.array(values)).to(self.data)
         self.data[len(values) :] = self.fill
         self._touched = Touched()
+
+
+def _filled(like: Tensor, capacity: int, fill: float) -> Tensor:
+    """[capacity, ...] of one value, with rows as in `like`. On the CPU numpy allocates it, which asks for huge pages
+    where torch does not: rows are read at random places, and 4 kB pages of a million items' are more than a processor
+    remembers the addresses of."""
+    shape = (capacity, *like.shape[1:])
+    if like.device.type == "cpu":
+        return torch.from_numpy(np.full(shape, fill, like.numpy().dtype))
+    return like.new_full(shape, fill)
 
 
 class IdTable:

@@ -18,6 +18,7 @@ from model_store.version import Head
 from service.health import OK, Health
 from service.metrics import ScorerMetrics
 from service.model.query import NOT_KNOWN
+from service.model.recommender import Recommender
 from service.scoring.active_users import ActiveUser, ActiveUsers, Edition
 from service.scoring.blocked_items import BlockedItems
 from service.scoring.budget import Budget
@@ -128,9 +129,9 @@ class ListWriter:
         or whose events the weights have learned from."""
         looked_before, changes = self._clock() - LOOK_AGAIN_S, self._blocked.changes
         keep = max(KEPT, self._settings.top_k) if len(self._active) <= KEPT_USERS else 0
-        asked = [self._ask(user, looked_before) for user in group]
         with self._metrics.score_seconds.time(), served.lock:
             manifest = served.manifest  # of the weights as they are under the lock
+            asked = [self._ask(user, served.recommender, looked_before) for user in group]
             ranked, candidates = best_items(
                 served.recommender,
                 asked,
@@ -142,8 +143,9 @@ class ListWriter:
         at, now = iso(now_ms()), self._clock()
         written: list[UserList] = []
         for user, ask, best, found in zip(group, asked, ranked, candidates, strict=True):
-            if found is not None or ask.kept is None:  # looked for anew; beyond KEPT_USERS nothing is kept of it
-                user.kept, user.looked_at, user.looked_for = found, now, changes
+            user.kept = found if keep else None
+            if ask.kept is None:
+                user.looked_at, user.looked_for = now, changes
             items = tuple(item for item, _ in best)
             # what is blocked may have been swept out of the list, and be back by now
             swept = user.edition is None or user.edition[1] != changes
@@ -160,14 +162,14 @@ class ListWriter:
         for user, best in zip(group, ranked, strict=True):
             self._active.written(user, edition, now, wall, empty=not best)
 
-    def _ask(self, user: ActiveUser, looked_before: float) -> Ask:
-        ms, at_rest = user.history.last_item_ms, user.kept is not None and user.looked_at > looked_before
-        at_rest = at_rest and user.looked_for == self._blocked.changes
+    def _ask(self, user: ActiveUser, recommender: Recommender, looked_before: float) -> Ask:
+        ms, kept = user.history.last_item_ms, user.kept
+        good = user.looked_at > looked_before and user.looked_for == self._blocked.changes
         return Ask(
             user.history.items,
             NOT_KNOWN if ms is None else ms / 1000,
             user.history.left_out(self._settings.hide_seen),
-            user.kept if at_rest else None,
+            kept if kept is not None and good and recommender.keeps(kept) else None,
         )
 
     def _swept_with(self, user: ActiveUser) -> list[TopicPartition]:

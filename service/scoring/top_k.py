@@ -19,7 +19,7 @@ class Ask:
     history: Sequence[str]  # item ids, latest last; ids that the model does not know are ignored
     last: float  # epoch seconds of the latest of them; NOT_KNOWN where that is not known
     hidden: Sequence[str] = ()  # ids not to list
-    kept: Kept | None = None  # candidates to order again, of a user who has not acted since; None: look for candidates
+    kept: Kept | None = None  # candidates of the same model to order again, of a user who has not acted since
 
 
 def best_items(
@@ -31,15 +31,13 @@ def best_items(
     keep: int = 0,
     after: float = 0.0,
 ) -> tuple[list[ScoredItems], list[Kept | None]]:
-    """The k best items of each user, best first, and the `keep` best candidates, to be ordered again later; None for a
-    user whose kept candidates are ordered again. `exclude` [size]: True for rows not to list. `after`: as in
-    `Recommender.lists`."""
+    """The k best items of each user, best first, and what is kept of them to be ordered again later: the `keep` best
+    candidates, or, where kept ones were ordered again, those and what has joined them. `exclude` [size]: True for rows
+    not to list. `after`: as in `Recommender.lists`."""
     ranked: list[ScoredItems] = [[] for _ in asked]
     kept: list[Kept | None] = [None for _ in asked]
     for again in (False, True):
-        chosen = [
-            n for n, each in enumerate(asked) if (each.kept is not None and recommender.keeps(each.kept)) is again
-        ]
+        chosen = [n for n, each in enumerate(asked) if (each.kept is not None) is again]
         if not chosen:
             continue
         some = [asked[n] for n in chosen]

@@ -18,11 +18,13 @@ import numpy as np
 
 from service.model.kernels.compiled import kernel
 from service.model.kernels.logarithm import log
+from service.model.kernels.prefetch import prefetch
 
 BUCKET_SHIFT = 19  # a float32's exponent and four bits of its fraction
 BUCKETS = 1 << (31 - BUCKET_SHIFT)
 LATEST = 8  # items of a history whose rows are asked whether they know a candidate
 LEAST_SHARE = np.float32(1e-4)  # a share below it is as good as none; keeps logarithms finite
+ITEMS_A_LINE, WEIGHTS_A_LINE = 16, 8  # slots whose items, or weights, lie in one line of memory
 _THIRD = np.float32(1 / 3)
 _NO, _ONE = np.float32(0), np.float32(1)
 
@@ -67,6 +69,28 @@ def largest(values, n, k, order):
 
 
 @kernel
+def _ask_for(rows, place, mass):
+    """Asks for what places the rows of these items; see prefetch.py."""
+    for k in range(len(rows)):
+        if rows[k] >= 0:
+            prefetch(place, rows[k])
+            prefetch(mass, rows[k])
+
+
+@kernel
+def _ask_for_slots(rows, place, slot_item, slot_weight, weights_too):
+    """Asks for the slots of these items' rows."""
+    for k in range(len(rows)):
+        if rows[k] >= 0:
+            first, end = place[rows[k], 0], place[rows[k], 0] + place[rows[k], 2]
+            for j in range(first, end, ITEMS_A_LINE):
+                prefetch(slot_item, j)
+            if weights_too:
+                for j in range(first, end, WEIGHTS_A_LINE):
+                    prefetch(slot_weight, j)
+
+
+@kernel
 def _number(y, at, items, scores, ranks, found):
     """Gives an item its number, if it has none. Returns how many items have one."""
     if at[y] >= 0:
@@ -89,6 +113,8 @@ def _add_row(
         return found
     unit = weight / (mass[x, 0] + half * mass[x, 1] + shrink * scale)
     first = place[x, 0]
+    for j in range(first, first + place[x, 2]):
+        prefetch(at, slot_item[j])
     for j in range(first, first + place[x, 2]):
         y = slot_item[j]
         n = at[y]
@@ -120,8 +146,11 @@ def look(
     shrink, half, own = np.float32(shrinkage), np.float32(backward), np.float32(self_weight)
     for b in range(len(offsets) - 1):
         items, score, rank, found = near[b, 1:], scores[b], ranks[b], 0
-        for k in range(min(offsets[b + 1] - offsets[b], history)):
-            x = rows[offsets[b] + k]
+        latest = rows[offsets[b] : min(offsets[b + 1], offsets[b] + history)]
+        _ask_for(latest, place, mass)
+        _ask_for_slots(latest, place, slot_item, slot_weight, True)
+        for k in range(len(latest)):
+            x = latest[k]
             weight = np.float32(1.0 / (k + 1))
             found = _add_row(
                 x, 0, weight, half, shrink, place, mass, slot_item, slot_weight, at, items, score, rank, found
@@ -142,8 +171,11 @@ def look(
                 n += 1
         hop_rows[b] = -1
         for j in range(min(best, hops)):
+            hop_rows[b, j], hop_weights[b, j] = items[order[j]], score[order[j], 0]
+        _ask_for(hop_rows[b], place, mass)
+        _ask_for_slots(hop_rows[b], place, slot_item, slot_weight, True)
+        for j in range(min(best, hops)):
             i = order[j]
-            hop_rows[b, j], hop_weights[b, j] = items[i], score[i, 0]
             found = _add_row(
                 items[i], 1, score[i, 0], half, shrink,
                 place, mass, slot_item, slot_weight, at, items, score, rank, found,
@@ -225,12 +257,14 @@ def features(
     for b in range(len(starts) - 1):
         begin, end = starts[b], starts[b + 1]
         score, rank = scores[b], ranks[b]
+        _ask_for(pairs[begin:end], place, mass)
         first_total, second_total = totals[b, 0] + np.float32(1e-9), totals[b, 1] + np.float32(1e-9)
         best = _NO
         for j in range(near[b, 0]):
             at[near[b, 1 + j]] = j
             best = max(best, score[j, 0])
         best /= first_total
+        _ask_for_slots(pairs[begin:end], place, slot_item, slot_weight, False)
         for p in range(begin, end):
             one, two = _NO, _NO
             out[p, 0], out[p, 1] = _NO, _NO

@@ -7,6 +7,7 @@ import numpy as np
 
 from service.model.kernels.compiled import kernel
 from service.model.kernels.logarithm import log
+from service.model.kernels.prefetch import prefetch
 
 _NO, _ONE, _THIRD, _FIFTH, _TENTH = (np.float32(x) for x in (0, 1, 1 / 3, 1 / 5, 1 / 10))
 NEVER = np.float32(2.0)  # the feature of an item without events, beside .1 log(seconds): more than 15 years
@@ -28,6 +29,9 @@ def features(
         of_latest = _NO
         if offsets[b + 1] > offsets[b]:
             of_latest = log(_ONE + np.float32(events[rows[offsets[b]], 0])) * _FIFTH
+        for p in range(starts[b], starts[b + 1]):
+            prefetch(logs, pairs[p])
+            prefetch(events, pairs[p])
         for p in range(starts[b], starts[b + 1]):
             y = pairs[p]
             for c in range(k):

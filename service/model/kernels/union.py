@@ -1,6 +1,7 @@
 """The union of what is proposed for each history, each item once: see candidates.py."""
 
 from service.model.kernels.compiled import kernel
+from service.model.kernels.prefetch import prefetch
 
 
 @kernel
@@ -12,6 +13,10 @@ def unite(
         channels = max(channels, origin[column] + 1)
     for b in range(len(offsets) - 1):
         mark, begin = call + b + 1, n
+        for column in range(proposed.shape[1]):
+            if proposed[b, column] >= 0:
+                prefetch(seen, proposed[b, column])
+                prefetch(shut, proposed[b, column])
         for h in range(hidden.shape[1]):
             if hidden[b, h] >= 0:
                 seen[hidden[b, h]] = mark

@@ -108,6 +108,14 @@ def test_what_has_become_popular_since_joins_the_kept_candidates(held: bool) -> 
     joined = seen[0][seen[0][:, column] == seen[0][:, column].max()][:, same]
     np.testing.assert_allclose(joined, of_rising, rtol=1e-5, atol=1e-6)
     assert (of_rising[:, same.index(names.index("history.held"))] == held).all()
+    for before, after in zip(made.kept, again.kept, strict=True):  # and then it is kept with them
+        assert after.rows.tolist()[: len(before.rows)] == before.rows.tolist()
+        assert rising in after.rows
+        assert after.x.shape == (len(after.rows), len(names))
+    once_more = model.lists_again(again.kept, K)
+    np.testing.assert_array_equal(once_more.rows, again.rows)
+    np.testing.assert_allclose(once_more.scores, again.scores, rtol=1e-6)
+    assert all(now is before for now, before in zip(once_more.kept, again.kept, strict=True))
 
 
 def test_what_is_hidden_from_a_user_does_not_join_either() -> None:
