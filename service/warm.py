@@ -32,8 +32,8 @@ def warm() -> float:
         learner.learn(_clicks(300, 100), FULL, borrowed)
     reader = Recommender(NEW_MODEL)
     reader.apply(learner.snapshot())
-    _, kept = best_items(reader, [Ask(["i1", "i2"], NOT_KNOWN, ["i3"])], 10, keep=20)
-    best_items(reader, [Ask(["i1", "i2"], 0.0, kept=kept[0])], 10)
+    _, kept = best_items(reader, [Ask(["i1", "i2"], NOT_KNOWN, ["i3"])], 10, keep=3)
+    best_items(reader, [Ask(["i1", "i2"], 0.0, kept=kept[0])], 10)  # which others join
     reader.related(np.array([1]), 10)
     learner.items.expire(2, np.array([0]), 300)
     learner._forget_items(np.array([1, 2]))
