@@ -186,7 +186,7 @@ class TrainerSettings(CommonSettings):
     batch_wait_ms: float = Field(
         50.0, ge=0, le=HOUR_S * 1000, description="or this many milliseconds after its first record"
     )
-    publish_interval_ms: float = Field(120.0, ge=0, le=HOUR_S * 1000, description="least time between two versions")
+    publish_interval_ms: float = Field(100.0, ge=0, le=HOUR_S * 1000, description="least time between two versions")
     snapshot_interval_s: float = Field(
         300.0, gt=0, le=MONTH_S, description="a full version at least this often, in seconds"
     )
